@@ -1,0 +1,88 @@
+/**
+ * Runs our WGSL through tfjs's `runWebGPUProgram`. Every tensor is bound as a flat array: tfjs puts ranks, broadcast
+ * dimensions and shape equality into its pipeline key, so with flat bindings one Kernel is one pipeline, whatever the
+ * shapes. A value written into `code` must also be in `name`, which is the key; sizes belong in uniforms.
+ */
+import * as tf from '@tensorflow/tfjs-core'
+import { webgpuBackend } from './backend.ts'
+
+/** One WGSL program. `code` defines `fn main(index : i32)`; it may use `result`, the inputs by name, `uniforms.x`. */
+export interface Kernel {
+  /** Unique, and different for every `code`. */
+  name: string
+  inputs: string[]
+  uniforms: Record<string, 'int32' | 'uint32' | 'float32'>
+  workgroupSize: number
+  code: string
+  /** 4: the result and inputs are `array<vec4<…>>`. */
+  components?: 1 | 4
+}
+
+const wgslTypes = { int32: 'i32', uint32: 'u32', float32: 'f32' }
+
+/** Whether the current backend runs WGSL; otherwise an op takes its reference. */
+export function onGpu(): boolean {
+  return tf.getBackend() === 'webgpu'
+}
+
+/** Dispatches `kernel` with one invocation per `invocations`; see `runWorkgroups`. */
+export function runElements<T extends tf.Tensor>(
+  kernel: Kernel,
+  inputs: tf.Tensor[],
+  uniforms: Record<string, number>,
+  shape: number[],
+  invocations: number,
+  output?: tf.Tensor,
+): T {
+  return runWorkgroups(kernel, inputs, uniforms, shape, Math.ceil(invocations / kernel.workgroupSize), output)
+}
+
+/**
+ * Dispatches `workgroups` workgroups and returns the float32 result of `shape`: a new tensor, or `output`, written in
+ * place (it must be none of the inputs). Beyond the device's limit per dimension the grid becomes two-dimensional, so
+ * there may be more workgroups than asked for: `code` guards its index.
+ */
+export function runWorkgroups<T extends tf.Tensor>(
+  kernel: Kernel,
+  inputs: tf.Tensor[],
+  uniforms: Record<string, number>,
+  shape: number[],
+  workgroups: number,
+  output?: tf.Tensor,
+): T {
+  const backend = webgpuBackend()
+  if (workgroups === 0) return tf.zeros(shape) as T
+  const limit = backend.device.limits.maxComputeWorkgroupsPerDimension
+  const rows = Math.ceil(workgroups / limit)
+  const declared = Object.entries(kernel.uniforms)
+  const target = output ?? backend.makeTensorInfo(shape, 'float32')
+  backend.runWebGPUProgram(
+    {
+      shaderKey: kernel.name,
+      variableNames: kernel.inputs,
+      uniforms: declared.map(([name, type]) => `${name} : ${wgslTypes[type]}, `).join(''),
+      outputComponent: kernel.components ?? 1,
+      outputShape: [],
+      workgroupSize: [kernel.workgroupSize, 1, 1],
+      dispatchLayout: { x: [0] },
+      dispatch: rows === 1 ? [workgroups, 1, 1] : [Math.ceil(workgroups / rows), rows, 1],
+      getUserCode: () => kernel.code,
+    },
+    inputs.map(flat),
+    'float32',
+    declared.map(([name, type]) => ({ type, data: [uniform(kernel, uniforms, name)] })),
+    flat(target),
+  )
+  return output ? (output as T) : (tf.engine().makeTensorFromTensorInfo(target) as T)
+}
+
+function uniform({ name: kernel }: Kernel, values: Record<string, number>, name: string): number {
+  const value = values[name]
+  if (value === undefined) throw new Error(`Kernel ${kernel} was run without its uniform ${name}.`)
+  return value
+}
+
+/** The same buffer under shape []; see the header. */
+function flat({ dataId, dtype }: tf.TensorInfo): tf.TensorInfo {
+  return { dataId, dtype, shape: [] }
+}

@@ -1,0 +1,126 @@
+/**
+ * A check of the device in about a second, before it is trusted with a run: forward and gradients of a tiny RoBERTa
+ * with each adapter method against values stored from the Python library (tests/parity/self_test.py), and the tfjs
+ * paths that are known to give silently wrong numbers.
+ */
+import * as tf from '@tensorflow/tfjs-core'
+import {
+  classificationHead,
+  loraDefaults,
+  seqBnDefaults,
+  type AdapterConfig,
+  type LoRAConfig,
+  type TensorMap,
+} from '../config.ts'
+import { checkTraps } from '../kernels/traps.ts'
+import { disposeBatch, uploadBatch } from './batch.ts'
+import { loadRoberta, type WeightSource } from './loadRoberta.ts'
+import { createModel, disposeModel, lossAndGradient, predict, type Model } from './model.ts'
+import { unflatten } from './params.ts'
+import { disposeRoberta, type Roberta } from './roberta.ts'
+import { parseRobertaConfig } from './robertaConfig.ts'
+import stored from './selfTest.json'
+
+export interface SelfTestReport {
+  passed: boolean
+  checks: { name: string; ok: boolean; detail: string }[]
+  /** How long it took. */
+  ms: number
+}
+
+type Case = (typeof stored.cases)[number]
+
+/** Largest difference that rounding explains: absolute for logits and loss, relative to the tensor for gradients. */
+const tolerance = { logits: 1e-4, gradient: 5e-4 }
+
+/** Runs every check on the current backend; never throws for a wrong number, only reports it. */
+export async function selfTest(): Promise<SelfTestReport> {
+  const started = performance.now()
+  const config = parseRobertaConfig(JSON.stringify(stored.config))
+  const { roberta } = await loadRoberta(config, storedWeights(), null)
+  const checks: SelfTestReport['checks'] = []
+  for (const one of stored.cases) checks.push(...(await checkCase(roberta, one)))
+  disposeRoberta(roberta)
+  checks.push(...(await checkTraps()))
+  return { passed: checks.every(({ ok }) => ok), checks, ms: performance.now() - started }
+}
+
+async function checkCase(roberta: Roberta, one: Case): Promise<SelfTestReport['checks']> {
+  const tensors = hostTensors(one.tensors)
+  const model = createModel(roberta, 't', adapterOf(one.method), classificationHead(3), tensors)
+  const [B, S] = [stored.input_ids.length, stored.input_ids[0]!.length]
+  const input_ids = Int32Array.from(stored.input_ids.flat())
+  const batch = uploadBatch(roberta.config, {
+    B,
+    S,
+    input_ids,
+    attention_mask: input_ids.map((id) => Number(id !== roberta.config.pad_token_id)),
+    labels: Int32Array.from(stored.labels),
+  })
+  const { logits, last_hidden_state } = predict(model, batch)
+  const { loss, gradient } = lossAndGradient(model, batch, null, 0)
+  const forward = Math.max(worst(await logits.data(), one.logits), worst(await loss.data(), [one.loss]))
+  const backward = worstGradient(model, Float32Array.from(await gradient.data()), one)
+  tf.dispose([logits, last_hidden_state, loss, gradient])
+  disposeBatch(batch)
+  disposeModel(model)
+  return [
+    verdict(`${one.method} forward`, forward, tolerance.logits),
+    verdict(`${one.method} gradients`, backward, tolerance.gradient),
+  ]
+}
+
+function adapterOf(method: string): AdapterConfig {
+  if (method === 'seq_bn') return { ...seqBnDefaults, reduction_factor: 2 }
+  const everywhere: Partial<LoRAConfig> = {
+    attn_matrices: ['q', 'k', 'v'],
+    intermediate_lora: true,
+    output_lora: true,
+  }
+  return { ...loraDefaults, ...everywhere, r: 2, alpha: 4 }
+}
+
+/** The largest difference of any gradient, relative to the largest value in its tensor. */
+function worstGradient(model: Model, flat: Float32Array, { tensors }: Case): number {
+  const found = unflatten(model.layout, flat)
+  const differences = tensors.map(({ key, grad }) => {
+    const largest = Math.max(...grad.map(Math.abs), 1e-6)
+    return worst(found.get(key)?.data ?? [], grad) / largest
+  })
+  return Math.max(...differences)
+}
+
+/** The largest absolute difference; NaN when anything is not a number. */
+function worst(values: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let found = 0
+  for (let i = 0; i < expected.length; i++) {
+    const difference = Math.abs(values[i]! - expected[i]!)
+    if (!Number.isFinite(difference)) return NaN
+    found = Math.max(found, difference)
+  }
+  return found
+}
+
+function verdict(name: string, difference: number, limit: number): SelfTestReport['checks'][number] {
+  return {
+    name,
+    ok: difference <= limit,
+    detail: `largest difference from Python ${difference.toExponential(1)}`,
+  }
+}
+
+function hostTensors(tensors: { key: string; shape: number[]; data: number[] }[]): TensorMap {
+  return new Map(tensors.map(({ key, shape, data }) => [key, { shape, data: Float32Array.from(data) }]))
+}
+
+function storedWeights(): WeightSource {
+  const weights = hostTensors(stored.weights)
+  return {
+    names: () => [...weights.keys()],
+    shape: (name) => weights.get(name)!.shape,
+    read: (name) => Promise.resolve(weights.get(name)!.data),
+    async *readChunks(name) {
+      yield weights.get(name)!.data
+    },
+  }
+}

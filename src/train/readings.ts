@@ -1,0 +1,91 @@
+/**
+ * Losses and gradient norms on their way from the device. A read waits for the device, so steps are collected and
+ * read together, and the read of one group is awaited only when the next group is full: training never waits for it.
+ */
+import * as tf from '@tensorflow/tfjs-core'
+
+/** One optimiser step as the page draws it. */
+export interface StepReading {
+  type: 'step'
+  step: number
+  epoch: number
+  loss: number
+  learning_rate: number
+  /** Before clipping. */
+  grad_norm: number
+  samples_per_second: number
+  tokens_per_second: number
+}
+
+/** A step whose numbers are still on the device; `rows` and `tokens` count real ones. */
+export interface PendingStep {
+  step: number
+  epoch: number
+  learning_rate: number
+  rows: number
+  tokens: number
+  loss: tf.Scalar
+  grad_norm: tf.Scalar
+}
+
+export class Readings {
+  #collected: PendingStep[] = []
+  #inFlight: Promise<StepReading[]> | null = null
+  #lastMs = performance.now()
+
+  /** `every`: steps to a group. */
+  constructor(readonly every: number) {}
+
+  /** Takes over the step's scalars; returns the readings that are due, an earlier group's, or none. */
+  async add(pending: PendingStep): Promise<StepReading[]> {
+    this.#collected.push(pending)
+    if (this.#collected.length < this.every) return []
+    const earlier = this.#inFlight
+    this.#inFlight = this.#read()
+    return (await earlier) ?? []
+  }
+
+  /** Everything not yet returned. */
+  async drain(): Promise<StepReading[]> {
+    const earlier = (await this.#inFlight) ?? []
+    this.#inFlight = null
+    return [...earlier, ...(await this.#read())]
+  }
+
+  /** Time spent on something else is not training time. */
+  restartClock(): void {
+    this.#lastMs = performance.now()
+  }
+
+  /** Frees what was never read. */
+  dispose(): void {
+    for (const { loss, grad_norm } of this.#collected) tf.dispose([loss, grad_norm])
+    this.#collected = []
+    this.#inFlight?.catch(() => undefined)
+  }
+
+  async #read(): Promise<StepReading[]> {
+    const steps = this.#collected
+    this.#collected = []
+    if (steps.length === 0) return []
+    const packed = tf.tidy(() => tf.stack(steps.flatMap(({ loss, grad_norm }) => [loss, grad_norm])))
+    for (const { loss, grad_norm } of steps) tf.dispose([loss, grad_norm])
+    const values = await packed.data()
+    packed.dispose()
+    const nowMs = performance.now()
+    const seconds = Math.max(nowMs - this.#lastMs, 1) / 1000
+    this.#lastMs = nowMs
+    const samples_per_second = steps.reduce((sum, { rows }) => sum + rows, 0) / seconds
+    const tokens_per_second = steps.reduce((sum, { tokens }) => sum + tokens, 0) / seconds
+    return steps.map(({ step, epoch, learning_rate }, i) => ({
+      type: 'step',
+      step,
+      epoch,
+      loss: values[2 * i]!,
+      learning_rate,
+      grad_norm: values[2 * i + 1]!,
+      samples_per_second,
+      tokens_per_second,
+    }))
+  }
+}

@@ -1,0 +1,73 @@
+/** One optimiser step: gradients of a few micro-batches, clipped, then AdamW (transformers `Trainer`, one inner step). */
+import * as tf from '@tensorflow/tfjs-core'
+import type { TrainingArguments } from '../config.ts'
+import { adamw, type AdamWState } from '../kernels/adamw.ts'
+import { addScaled, scale } from '../kernels/addScaled.ts'
+import { clipByGlobalNorm, globalNorm } from '../kernels/clip.ts'
+import { disposeBatch, uploadBatch, type HostBatch } from '../model/batch.ts'
+import { lossAndGradient, setParams, type Model } from '../model/model.ts'
+import { Noise } from '../model/pass.ts'
+
+/** Loss and gradient norm (before clipping) stay on the device until someone reads them; the caller disposes them. */
+export interface StepResult {
+  state: AdamWState
+  loss: tf.Scalar
+  grad_norm: tf.Scalar
+}
+
+/**
+ * Moves the model by the mean gradient of `batches`. `call` numbers the forward passes of the run, for dropout; null:
+ * no dropout at all. Consumes `state`.
+ */
+export function optimiserStep(
+  model: Model,
+  state: AdamWState,
+  batches: HostBatch[],
+  args: TrainingArguments,
+  learning_rate: number,
+  call: number | null,
+): StepResult {
+  const { loss, gradient } = meanGradient(model, batches, args, call)
+  const clipped =
+    args.max_grad_norm > 0
+      ? clipByGlobalNorm(gradient, args.max_grad_norm)
+      : { g: tf.clone(gradient), norm: globalNorm(gradient) }
+  gradient.dispose()
+  const next = adamw(state, clipped.g, {
+    learning_rate,
+    beta1: args.adam_beta1,
+    beta2: args.adam_beta2,
+    eps: args.adam_epsilon,
+    weight_decay: args.weight_decay,
+    decayed: model.layout.decayed,
+  })
+  clipped.g.dispose()
+  setParams(model, next.p)
+  return { state: next, loss, grad_norm: clipped.norm }
+}
+
+/** Loss and gradient [n] of the micro-batches' mean; both the caller's. */
+function meanGradient(
+  model: Model,
+  batches: HostBatch[],
+  args: TrainingArguments,
+  call: number | null,
+): { loss: tf.Scalar; gradient: tf.Tensor1D } {
+  const part = 1 / batches.length
+  let mean: { loss: tf.Scalar; gradient: tf.Tensor1D } | null = null
+  for (const [i, host] of batches.entries()) {
+    const batch = uploadBatch(model.roberta.config, host)
+    const noise = call === null ? null : new Noise(args.seed, call + i, args.base_dropout)
+    const one = lossAndGradient(model, batch, noise, args.label_smoothing_factor)
+    disposeBatch(batch)
+    if (batches.length === 1) return one
+    const sum: { loss: tf.Scalar; gradient: tf.Tensor1D } = mean
+      ? { loss: addScaled(mean.loss, one.loss, part), gradient: addScaled(mean.gradient, one.gradient, part) }
+      : { loss: scale(one.loss, part), gradient: scale(one.gradient, part) }
+    tf.dispose([one.loss, one.gradient])
+    if (mean) tf.dispose([mean.loss, mean.gradient])
+    mean = sum
+  }
+  if (!mean) throw new Error('A step needs at least one batch.')
+  return mean
+}

@@ -1,0 +1,90 @@
+/** One batch through a model with an adapter, written out for comparison with Python: no tokenizer, no dropout. */
+import { readFile, writeFile } from 'node:fs/promises'
+import * as tf from '@tensorflow/tfjs-core'
+import { openSafetensors } from '../io/safetensors.ts'
+import { readAdapterFiles } from '../io/import.ts'
+import { openedDevice } from '../kernels/backend.ts'
+import { uploadBatch, type HostBatch } from '../model/batch.ts'
+import { loadRoberta } from '../model/loadRoberta.ts'
+import { createModel, lossAndGradient, predict } from '../model/model.ts'
+import { unflatten } from '../model/params.ts'
+import { parseRobertaConfig } from '../model/robertaConfig.ts'
+import { folderFiles, openModelDir } from './node.ts'
+
+/**
+ * Writes `{logits [B,C], loss, last_hidden_state [B,S,H], grads}` as nested arrays to `dump`; `grads` by the library's
+ * parameter names, null with `loss` when the batch has no labels.
+ */
+export async function dumpBatch(
+  transformer: string,
+  adapterDir: string,
+  batchFile: string,
+  dump: string,
+): Promise<void> {
+  const folder = await openModelDir(transformer)
+  const config = parseRobertaConfig(folder.config)
+  const { backend, limits } = openedDevice()
+  const limit = backend === 'webgpu' ? limits.maxStorageBufferBindingSize : null
+  const { roberta } = await loadRoberta(config, await openSafetensors(folder.weights), limit)
+  const { bundle } = await readAdapterFiles(await folderFiles(adapterDir))
+  const model = createModel(roberta, bundle.name, bundle.adapter, bundle.head, bundle.tensors)
+
+  const { host, labelled } = readBatch(batchFile, await readFile(batchFile, 'utf8'))
+  const outside = host.labels.find((label) => label < 0 || label >= bundle.head.num_labels)
+  if (outside !== undefined)
+    throw new Error(
+      `${batchFile}: the label ${outside} is not among the head's ${bundle.head.num_labels} classes.`,
+    )
+  const batch = uploadBatch(config, host)
+  const { logits, last_hidden_state } = predict(model, batch)
+  const shaped = tf.reshape(last_hidden_state, [host.B, host.S, config.hidden_size])
+  const result: Record<string, unknown> = {
+    logits: await logits.array(),
+    loss: null,
+    last_hidden_state: await shaped.array(),
+    grads: null,
+  }
+  if (labelled) {
+    const { loss, gradient } = lossAndGradient(model, batch, null, 0)
+    const grads = unflatten(model.layout, Float32Array.from(await gradient.data()))
+    result.loss = (await loss.data())[0]
+    result.grads = Object.fromEntries(
+      [...grads].map(([key, { shape, data }]) => [key, nested(shape, [...data])]),
+    )
+  }
+  await writeFile(dump, JSON.stringify(result))
+}
+
+/** Checks and flattens `{input_ids, attention_mask?, labels?}`. */
+function readBatch(name: string, text: string): { host: HostBatch; labelled: boolean } {
+  const { input_ids, attention_mask, labels } = JSON.parse(text) as {
+    input_ids?: number[][]
+    attention_mask?: number[][]
+    labels?: number[]
+  }
+  if (!Array.isArray(input_ids) || input_ids.length === 0) throw new Error(`${name} has no input_ids.`)
+  const [B, S] = [input_ids.length, input_ids[0]!.length]
+  const mask = attention_mask ?? input_ids.map((row) => row.map(() => 1))
+  for (const [what, rows] of Object.entries({ input_ids, attention_mask: mask }))
+    if (rows.length !== B || rows.some((row) => row.length !== S))
+      throw new Error(`${name}: ${what} is not [${B},${S}]; pad every row to one length.`)
+  if (labels && labels.length !== B) throw new Error(`${name} has ${labels.length} labels for ${B} rows.`)
+  const flat = (rows: number[][]) => Int32Array.from(rows.flat())
+  const host = {
+    B,
+    S,
+    input_ids: flat(input_ids),
+    attention_mask: flat(mask),
+    labels: Int32Array.from(labels ?? new Array<number>(B).fill(0)),
+  }
+  return { host, labelled: labels !== undefined }
+}
+
+/** Row-major values as nested arrays of `shape`. */
+function nested(shape: number[], values: number[]): unknown {
+  if (shape.length <= 1) return values
+  const size = values.length / shape[0]!
+  return Array.from({ length: shape[0]! }, (_, i) =>
+    nested(shape.slice(1), values.slice(i * size, (i + 1) * size)),
+  )
+}

@@ -1,0 +1,217 @@
+/**
+ * What the engine must agree on with PyTorch's `transformers` and `adapters`, as a list made from the fixtures of
+ * tests/parity. This file has no test of its own: tests/parity.test.ts (wasm, cpu) and tests/gpu/parity.test.ts (webgpu)
+ * declare them.
+ */
+import { beforeAll, describe, expect, test } from 'vitest'
+import type { AdapterConfig } from '../src/config.ts'
+import { openBackend, type BackendKind, type DeviceReport } from '../src/kernels/backend.ts'
+import { disposeModel } from '../src/model/model.ts'
+import { parseRobertaConfig } from '../src/model/robertaConfig.ts'
+import { decode, readFixture, readModel, type Stored, type StoredBatch } from './fixtures.ts'
+import { madeUpWeights } from './madeUp.ts'
+import {
+  absolute,
+  compareCurve,
+  compareEvaluated,
+  furthest,
+  hiddenStates,
+  hostBatch,
+  madeUpModel,
+  predicted,
+  withBase,
+  withFolder,
+  type Curve,
+  type Difference,
+  type Evaluated,
+} from './parity.engine.ts'
+
+/** A named comparison on the backend that is open, which `device` describes. */
+export interface Check {
+  name: string
+  run(device: DeviceReport): Promise<Difference[]>
+}
+
+async function baseChecks(): Promise<Check[]> {
+  type Case = StoredBatch & { model: string; hidden_states: Stored[] }
+  const { cases } = await readFixture<{ cases: Case[] }>('base')
+  return cases.map(({ model, hidden_states, ...batch }) => ({
+    name: `hidden states of ${model}, ${batch.input_ids.length} rows of ${batch.input_ids[0]!.length}`,
+    run: (device) =>
+      withFolder(device, `tests/fixtures/${model}`, async (roberta) => {
+        const states = await hiddenStates(roberta, hostBatch(batch))
+        return hidden_states.map((theirs, l) => ({
+          what: l === 0 ? 'embeddings' : `layer ${l - 1}`,
+          worst: furthest(states[l]!, decode(theirs).data),
+          limit: absolute,
+        }))
+      }),
+  }))
+}
+
+async function variantChecks(): Promise<Check[]> {
+  const folder = 'variants'
+  type Expected = StoredBatch & { last_hidden_state: Record<string, Stored> }
+  const { last_hidden_state, ...batch } = await readFixture<Expected>(`${folder}/expected`)
+  return Object.entries(last_hidden_state).map(([file, theirs]) => ({
+    name: `weights file in the ${file} form`,
+    run: async (device) => {
+      const { config, weights } = await readModel(`tests/fixtures/${folder}`, `${file}.safetensors`)
+      return withBase(device, config, weights, async (roberta) => {
+        const ours = (await hiddenStates(roberta, hostBatch(batch))).at(-1)!
+        return [{ what: 'hidden', worst: furthest(ours, decode(theirs).data), limit: absolute }]
+      })
+    },
+  }))
+}
+
+interface StoredEvaluation {
+  logits: Stored
+  loss: number
+  last_hidden_state: Stored
+  grads: Record<string, Stored>
+}
+
+function evaluated({ logits, loss, last_hidden_state, grads }: StoredEvaluation): Evaluated {
+  return {
+    logits: decode(logits).data,
+    loss,
+    last_hidden_state: decode(last_hidden_state).data,
+    grads: new Map(Object.entries(grads).map(([name, stored]) => [name, decode(stored)])),
+  }
+}
+
+async function adapterChecks(folder: string): Promise<Check[]> {
+  type Case = StoredEvaluation & { name: string; adapter: AdapterConfig }
+  type Fixture = StoredBatch & { model: string; num_labels: number; cases: Case[] }
+  const { model, num_labels, cases, ...batch } = await readFixture<Fixture>(`adapters-${folder}`)
+  return cases.map((stored) => ({
+    name: `${stored.name} on ${model}`,
+    run: (device) =>
+      withFolder(device, `tests/fixtures/${model}`, (roberta) =>
+        compareEvaluated(
+          madeUpModel(roberta, stored.adapter, num_labels),
+          hostBatch(batch),
+          evaluated(stored),
+        ),
+      ),
+  }))
+}
+
+async function trainingChecks(folder: string, path: string): Promise<Check[]> {
+  type Fixture = { model: string; num_labels: number; batches: StoredBatch[]; cases: Curve[] }
+  const { model, num_labels, batches, cases } = await readFixture<Fixture>(`training-${folder}`)
+  return cases.map((stored) => ({
+    name: `${stored.losses.length} steps of ${stored.name} on ${model}`,
+    run: (device) =>
+      withFolder(device, path, (roberta) =>
+        compareCurve(madeUpModel(roberta, stored.adapter, num_labels), batches, stored),
+      ),
+  }))
+}
+
+function miniCheck(): Check {
+  const folder = 'public/models/mini-roberta'
+  type Fixture = StoredBatch &
+    Omit<StoredEvaluation, 'grads'> & {
+      sha256: string
+      adapter: AdapterConfig
+      base_last_hidden_state: Stored
+    }
+  return {
+    name: 'mini-roberta and a seq_bn on it',
+    run: async (device) => {
+      const stored = await readFixture<Fixture>('mini-roberta')
+      const { config, weights, bytes } = await readModel(folder)
+      const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
+      const sha256 = [...digest].map((byte) => byte.toString(16).padStart(2, '0')).join('')
+      if (sha256 !== stored.sha256)
+        throw new Error(
+          `${folder}/model.safetensors is not the file that the fixture was made from: npm run parity.`,
+        )
+      return withBase(device, config, weights, async (roberta) => {
+        const host = hostBatch(stored)
+        const base = (await hiddenStates(roberta, host)).at(-1)!
+        const model = madeUpModel(roberta, stored.adapter, 2)
+        const { logits, hidden } = await predicted(model, host)
+        disposeModel(model)
+        return [
+          {
+            what: 'base hidden',
+            worst: furthest(base, decode(stored.base_last_hidden_state).data),
+            limit: absolute,
+          },
+          { what: 'hidden', worst: furthest(hidden, decode(stored.last_hidden_state).data), limit: absolute },
+          { what: 'logits', worst: furthest(logits, decode(stored.logits).data), limit: absolute },
+        ]
+      })
+    },
+  }
+}
+
+/** Twelve layers of roberta-base's exact shapes, made up: 500 MB of weights on the device. */
+export function robertaBaseCheck(): Check {
+  type Fixture = StoredBatch & {
+    logits: Stored
+    first_token: Stored
+    hidden_states: Stored[]
+    config: unknown
+  }
+  return {
+    name: 'twelve layers of roberta-base’s shapes',
+    run: async (device) => {
+      const stored = await readFixture<Fixture>('made-up')
+      const config = parseRobertaConfig(JSON.stringify(stored.config))
+      return withBase(device, config, madeUpWeights(config), async (roberta) => {
+        const host = hostBatch(stored)
+        const H = config.hidden_size
+        const states = await hiddenStates(roberta, host)
+        const model = madeUpModel(roberta, { method: 'head' }, 2)
+        const { logits } = await predicted(model, host)
+        disposeModel(model)
+        const narrow = (state: Float32Array) => state.filter((_, i) => i % H < 8)
+        const first = states.at(-1)!.filter((_, i) => i % (host.S * H) < H)
+        const layers = stored.hidden_states.map((theirs, l) =>
+          furthest(narrow(states[l]!), decode(theirs).data),
+        )
+        return [
+          { what: 'hidden', worst: Math.max(...layers), limit: absolute },
+          { what: 'first token', worst: furthest(first, decode(stored.first_token).data), limit: absolute },
+          { what: 'logits', worst: furthest(logits, decode(stored.logits).data), limit: absolute },
+        ]
+      })
+    },
+  }
+}
+
+/** Every check on small models, in seconds on any backend. */
+export async function parityChecks(): Promise<Check[]> {
+  return [
+    ...(await baseChecks()),
+    ...(await variantChecks()),
+    ...(await adapterChecks('tiny-roberta')),
+    ...(await adapterChecks('odd-roberta')),
+    ...(await trainingChecks('tiny-roberta', 'tests/fixtures/tiny-roberta')),
+    ...(await trainingChecks('odd-roberta', 'tests/fixtures/odd-roberta')),
+    miniCheck(),
+    ...(await trainingChecks('mini-roberta', 'public/models/mini-roberta')),
+  ]
+}
+
+/** Makes each check a test on `backend`; what it measured goes into the test's report for `npm run parity`. */
+export function declareChecks(backend: BackendKind, checks: Check[]): void {
+  describe(backend, () => {
+    const refused: string[] = []
+    let device: DeviceReport
+    beforeAll(async () => {
+      device = await openBackend(backend, { onError: (message) => refused.push(message) })
+    })
+    for (const { name, run } of checks)
+      test(name, async ({ task }) => {
+        const differences = await run(device)
+        Object.assign(task.meta, { differences })
+        expect(refused.splice(0)).toEqual([])
+        expect(differences.filter(({ worst, limit }) => !(worst <= limit))).toEqual([])
+      })
+  })
+}

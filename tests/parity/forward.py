@@ -1,0 +1,156 @@
+"""Forward passes and gradients in evaluation mode: base models, file variants, seq_bn, lora and the head alone."""
+
+import hashlib
+import shutil
+from tempfile import TemporaryDirectory
+
+import torch
+from transformers import AutoTokenizer, RobertaForMaskedLM, RobertaModel
+
+from models import (
+    CORPUS, MINI, base_model, base_tensors, config_fields, config_of, fill, lora, seq_bn, trainable, with_adapter, write_config,
+    write_weights,
+)  # fmt: skip
+from store import FIXTURES, made_up, tensor, tensors, uniform, write
+
+PAD = 1
+
+
+def batch(name, vocab, lengths, num_labels, width=None):
+    """Rows of made-up ids `<s> … </s>`, padded on the right to `width` or to the longest."""
+    S = width or max(lengths)
+    draws = (uniform(f"batch {name}", len(lengths) * S) * 0.5 + 0.5).reshape(len(lengths), S)
+    ids = [[0, *(4 + int(u * (vocab - 4)) for u in row[: n - 2]), 2] + [PAD] * (S - n) for row, n in zip(draws, lengths)]
+    mask = [[1] * n + [0] * (S - n) for n in lengths]
+    labels = [(row[1] * 7 + n) % num_labels for row, n in zip(ids, lengths)]
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def inputs(host):
+    return {key: torch.tensor(host[key]) for key in ("input_ids", "attention_mask")}
+
+
+def hidden_states(model, host):
+    """Embeddings and every layer's output, each [B,S,H]."""
+    with torch.no_grad():
+        return model.roberta(**inputs(host), output_hidden_states=True).hidden_states
+
+
+def write_base():
+    cases = []
+    for size, vocab, lengths, width in [
+        ("tiny-roberta", 400, [11, 7, 3], 11),
+        ("tiny-roberta", 400, [64], 64),
+        ("tiny-roberta", 400, [2, 5, 9, 4, 17], 19),
+        ("odd-roberta", 40, [7, 13, 2], 13),
+        ("micro-roberta", 20, [12, 3], 12),
+    ]:
+        host = batch(f"base {size} {width}", vocab, lengths, 2, width)
+        states = hidden_states(base_model(size), host)
+        cases.append({"model": size, **host, "hidden_states": [tensor(state) for state in states]})
+    write("base", {"cases": cases})
+
+
+def write_variants():
+    """One model under every guise that a safetensors file may have, with the hidden state each must give."""
+    folder = FIXTURES / "variants"
+    folder.mkdir(exist_ok=True)
+    config = config_of("micro-roberta")
+    model = base_model("micro-roberta")
+    write_config(folder, config)
+    plain = base_tensors(model)
+    masked = fill(RobertaForMaskedLM(config).eval()).state_dict()
+    masked = {k: v.contiguous() for k, v in {**masked, **plain}.items()}
+    old = lambda k: k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    embeddings = plain["roberta.embeddings.word_embeddings.weight"]
+    pooler = {k: v for k, v in model.state_dict().items() if "pooler" in k}
+    files = {
+        "bare": {k.removeprefix("roberta."): v for k, v in plain.items()},
+        "gamma_beta": {old(k): v for k, v in plain.items()},
+        "float16": {k: v.half() for k, v in plain.items()},
+        "bfloat16": {k: v.bfloat16() for k, v in plain.items()},
+        "pooler": {**plain, **pooler},
+        "untied_decoder": {**masked, "lm_head.decoder.weight": embeddings.clone(), "lm_head.decoder.bias": masked["lm_head.bias"].clone()},
+        "tied_decoder": {k: v for k, v in masked.items() if "decoder" not in k},
+        "position_ids": {**plain, "roberta.embeddings.position_ids": torch.arange(config.max_position_embeddings)[None]},
+    }  # fmt: skip
+    host = batch("variants", config.vocab_size, [9, 4], 2)
+    expected = {}
+    for name, state in files.items():
+        write_weights(folder / f"{name}.safetensors", state)
+        expected[name] = tensor(opened(folder, name)(**inputs(host)).last_hidden_state)
+    write("variants/expected", {**host, "last_hidden_state": expected})
+
+
+def opened(folder, name):
+    """What transformers itself makes of one file, in float32."""
+    with TemporaryDirectory() as copy:
+        shutil.copy(folder / "config.json", copy)
+        shutil.copy(folder / f"{name}.safetensors", f"{copy}/model.safetensors")
+        return RobertaModel.from_pretrained(copy, dtype=torch.float32).eval()
+
+
+def evaluate(model, host):
+    """Logits, loss, last hidden state and the gradient of every trainable tensor, by the library's names."""
+    model.zero_grad()
+    out = model(**inputs(host), labels=torch.tensor(host["labels"]), output_hidden_states=True)
+    out.loss.backward()
+    grads = {name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in trainable(model).items()}
+    return {
+        "logits": tensor(out.logits),
+        "loss": out.loss.item(),
+        "last_hidden_state": tensor(out.hidden_states[-1]),
+        "grads": tensors(grads),
+    }
+
+
+ADAPTERS = {
+    "head": None,
+    "seq_bn_16": seq_bn(),
+    "seq_bn_2": seq_bn(reduction_factor=2),
+    "seq_bn_7": seq_bn(reduction_factor=7),
+    "seq_bn_leave_out_0": seq_bn(reduction_factor=4, leave_out=[0]),
+    "seq_bn_leave_out_last": seq_bn(reduction_factor=4, leave_out=[1]),
+    "lora_q_v": lora(),
+    "lora_all": lora(r=3, alpha=3, attn_matrices=["q", "k", "v"], intermediate_lora=True, output_lora=True),
+    "lora_alpha": lora(r=4, alpha=16),
+    "lora_leave_out_0": lora(r=2, alpha=1, leave_out=[0]),
+    "lora_ffn": lora(r=2, alpha=2, selfattn_lora=False, intermediate_lora=True, output_lora=True),
+    "lora_k": lora(r=5, alpha=10, attn_matrices=["k"]),
+}
+
+
+def write_adapters():
+    for size, vocab, lengths, num_labels in [("tiny-roberta", 400, [13, 6, 9, 2], 2), ("odd-roberta", 40, [5, 11, 3], 3)]:
+        host = batch(f"adapters {size}", vocab, lengths, num_labels)
+        cases = []
+        for name, adapter in ADAPTERS.items():
+            result = evaluate(with_adapter(size, adapter, num_labels), host)
+            cases.append({"name": name, "adapter": adapter or {"method": "head"}, **result})
+        write(f"adapters-{size}", {"model": size, "num_labels": num_labels, **host, "cases": cases})
+
+
+def write_made_up():
+    """roberta-base's exact shapes: logits, token 0 in full and eight dimensions of every token after each layer."""
+    host = batch("roberta-base", 50265, [12, 7], 2)
+    model = with_adapter("roberta-base", None, 2)
+    states = hidden_states(model, host)
+    with torch.no_grad():
+        logits = model(**inputs(host)).logits
+    narrow = [tensor(state[:, :, :8]) for state in states]
+    write("made-up", {"config": config_fields(model.config), **host, "logits": tensor(logits), "first_token": tensor(states[-1][:, 0]), "hidden_states": narrow})
+
+
+def write_mini():
+    """mini-roberta with a made-up seq_bn and head; ids are stored, so no tokenizer is needed to check."""
+    tokenizer = AutoTokenizer.from_pretrained(MINI)
+    encoded = tokenizer(CORPUS[:4], padding=True)
+    host = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": [1, 0, 1, 0]}
+    base = hidden_states(base_model("mini-roberta"), host)
+    result = evaluate(with_adapter("mini-roberta", seq_bn(), 2), host)
+    digest = hashlib.sha256((MINI / "model.safetensors").read_bytes()).hexdigest()
+    write(
+        "mini-roberta",
+        {"sha256": digest, "texts": CORPUS[:4], **host, "adapter": seq_bn(), "base_last_hidden_state": tensor(base[-1]),
+         **{key: result[key] for key in ("logits", "loss", "last_hidden_state")}},
+    )  # fmt: skip

@@ -1,0 +1,199 @@
+/**
+ * `npm run parity`: holds the app against the real Python libraries. Sets up Python in .venv (ADAPTAB_PYTHON names
+ * another one that has requirements.txt), writes every fixture anew, runs the comparisons on wasm, cpu and WebGPU, trains
+ * and exports adapters with the headless runner, and loads them, and zips a browser exported to out/exported, in Python.
+ * One line for each check, with its worst differences; the exit code is 1 when any is over its limit.
+ *
+ * `npm run parity -- fixtures` stops after the fixtures; `npm run parity -- mini` after those of mini-roberta.
+ */
+import { execFileSync, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { readZip } from '../../src/io/zip.ts'
+
+interface Difference {
+  what: string
+  worst: number | null
+  limit: number
+}
+
+/** The part of vitest's JSON report that is read here. */
+interface Report {
+  testResults: {
+    name: string
+    message: string
+    assertionResults: {
+      ancestorTitles: string[]
+      title: string
+      status: string
+      failureMessages: string[]
+      meta: { differences?: Difference[] }
+    }[]
+  }[]
+}
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const here = 'tests/parity'
+const model = 'public/models/mini-roberta'
+const out = 'out/parity'
+const environment = { ...process.env, PYTHONHASHSEED: '0', TOKENIZERS_PARALLELISM: 'false', HF_HUB_OFFLINE: '1' }
+
+let failures = 0
+
+function report(passed: boolean, name: string, detail: string): void {
+  if (!passed) failures++
+  process.stdout.write(`${passed ? 'ok  ' : 'FAIL'}  ${name.padEnd(64)}  ${detail}\n`)
+}
+
+function describe(differences: Difference[]): string {
+  return differences.map(({ what, worst }) => `${what} ${worst === null ? 'NaN' : worst.toExponential(1)}`).join(', ')
+}
+
+/** Output goes to the terminal. Throws when the command fails. */
+function run(command: string, args: string[]): void {
+  execFileSync(command, args, { cwd: root, stdio: 'inherit', env: environment })
+}
+
+/** The interpreter, with requirements.txt installed; torch goes first, so that no index can swap its build. */
+function python(): string {
+  if (process.env.ADAPTAB_PYTHON) return process.env.ADAPTAB_PYTHON
+  const interpreter = join(root, '.venv', process.platform === 'win32' ? 'Scripts/python.exe' : 'bin/python')
+  const requirements = readFileSync(join(root, here, 'requirements.txt'), 'utf8')
+  const stamp = join(root, '.venv', 'requirements.sha256')
+  const digest = createHash('sha256').update(requirements).digest('hex')
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === digest) return interpreter
+  process.stdout.write('Setting up Python in .venv\n')
+  if (!existsSync(interpreter)) run(process.platform === 'win32' ? 'python' : 'python3', ['-m', 'venv', '.venv'])
+  const torch = requirements.split('\n').find((line) => line.startsWith('torch=='))!
+  run(interpreter, ['-m', 'pip', 'install', '--quiet', torch])
+  run(interpreter, ['-m', 'pip', 'install', '--quiet', '-r', `${here}/requirements.txt`])
+  writeFileSync(stamp, digest)
+  return interpreter
+}
+
+function writeFixtures(interpreter: string): void {
+  run(interpreter, [`${here}/make.py`])
+  for (const script of ['self_test', 'make_torch_files', 'make_library_files']) run(interpreter, [`${here}/${script}.py`])
+  run(interpreter, [`${here}/make_parquet.py`, 'tests/fixtures/parquet'])
+  const tokenizer = '../shared/data/roberta-base/tokenizer.json'
+  if (existsSync(join(root, tokenizer)))
+    run(interpreter, [`${here}/make_tokenizer.py`, tokenizer, 'tests/fixtures/tokenizer-roberta.json'])
+  else process.stdout.write(`tests/fixtures/tokenizer-roberta.json is left: ${tokenizer} is not here\n`)
+}
+
+/** Runs test files of one vitest project and reports each test. */
+function compare(project: string, files: string[]): void {
+  const target = join(out, `${project}.json`)
+  rmSync(join(root, target), { force: true })
+  const vitest = join('node_modules', 'vitest', 'vitest.mjs')
+  const args = [vitest, 'run', '--project', project, ...files, '--reporter=json', `--outputFile=${target}`]
+  const { stderr } = spawnSync(process.execPath, args, { cwd: root, encoding: 'utf8', env: environment })
+  if (!existsSync(join(root, target))) return report(false, `tests of ${project}`, stderr.trim())
+  const { testResults } = JSON.parse(readFileSync(join(root, target), 'utf8')) as Report
+  for (const { name, message, assertionResults } of testResults) {
+    if (assertionResults.length === 0) report(false, name, message)
+    for (const { ancestorTitles, title, status, failureMessages, meta } of assertionResults) {
+      const differences = describe(meta.differences ?? [])
+      const detail = status === 'failed' ? `${differences} ${failureMessages[0]?.split('\n')[0]}` : differences
+      report(status !== 'failed', [...ancestorTitles, title].join(': '), status === 'passed' ? detail : `${status} ${detail}`)
+    }
+  }
+}
+
+/** Forty reviews that a few steps learn. */
+function reviews(): string {
+  const things = ['film', 'phone', 'food', 'service', 'sound', 'story', 'screen', 'battery', 'room', 'music']
+  const says: [string, string][] = [
+    ['I loved the $, it was wonderful.', 'good'],
+    ['The $ is great and works perfectly!', 'good'],
+    ['I hated the $, it was awful.', 'bad'],
+    ['The $ is terrible, a complete waste of money.', 'bad'],
+  ]
+  const rows = things.flatMap((thing) => says.map(([text, label]) => `"${text.replace('$', thing)}",${label}`))
+  return ['text,label', ...rows, ''].join('\n')
+}
+
+function trial(args: string[]): void {
+  const command = [join('node_modules', 'tsx', 'dist', 'cli.mjs'), 'src/headless/trial.ts', '--transformer', model, ...args]
+  execFileSync(process.execPath, command, { cwd: root, stdio: ['ignore', 'ignore', 'pipe'] })
+}
+
+function reload(interpreter: string, name: string, args: string[]): void {
+  const result = spawnSync(interpreter, [`${here}/reload.py`, model, ...args], {
+    cwd: root,
+    encoding: 'utf8',
+    env: environment,
+  })
+  if (result.status !== 0) return report(false, name, result.stderr.trim())
+  const differences = JSON.parse(result.stdout.trim().split('\n').at(-1)!) as Difference[]
+  report(
+    differences.every(({ worst, limit }) => worst !== null && worst <= limit),
+    name,
+    describe(differences),
+  )
+}
+
+/** Trains each method with the headless runner, exports it, and loads the export in Python. */
+function compareExports(interpreter: string): void {
+  const { input_ids, attention_mask, labels } = JSON.parse(
+    readFileSync(join(root, 'tests/fixtures/mini-roberta.json'), 'utf8'),
+  ) as Record<string, unknown>
+  const batch = join(out, 'batch.json')
+  const dataset = join(out, 'reviews.csv')
+  writeFileSync(join(root, batch), JSON.stringify({ input_ids, attention_mask, labels }))
+  writeFileSync(join(root, dataset), reviews())
+  const training = ['--dataset', dataset, '--batch-size', '8', '--epochs', '5', '--learning_rate', '0.005']
+  const everyMatrix = ['--attn_matrices', 'q,k,v', '--intermediate_lora', '--output_lora']
+  const exports: [string, string[]][] = [
+    ['seq_bn', ['--adapter', 'seq_bn']],
+    ['seq_bn without layer 0', ['--adapter', 'seq_bn', '--reduction_factor', '2', '--leave_out', '0']],
+    ['lora', ['--adapter', 'lora']],
+    ['lora on every matrix', ['--adapter', 'lora', '--r', '4', '--alpha', '16', ...everyMatrix]],
+    ['head alone', ['--adapter', 'head']],
+  ]
+  for (const [name, args] of exports) {
+    const folder = join(out, name.replaceAll(' ', '-'))
+    rmSync(join(root, folder), { recursive: true, force: true })
+    try {
+      trial([...training, ...args, '--output_dir', folder])
+      trial(['--load-adapter', folder, '--batch', batch, '--dump', `${folder}.json`])
+    } catch (error) {
+      report(false, `export of ${name}`, String((error as { stderr?: Buffer }).stderr ?? error).trim())
+      continue
+    }
+    reload(interpreter, `export of ${name} loaded in Python`, [folder, batch, `${folder}.json`])
+  }
+}
+
+/** Zips that the browser test left in out/exported. */
+function compareZips(interpreter: string): void {
+  const folder = join(root, 'out', 'exported')
+  const zips = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith('.zip')) : []
+  if (zips.length === 0) process.stdout.write('skip  out/exported holds no zip of the browser test (npm run test:e2e)\n')
+  for (const name of zips) {
+    const target = join(out, 'exported', name.slice(0, -4))
+    for (const [path, bytes] of readZip(new Uint8Array(readFileSync(join(folder, name))))) {
+      mkdirSync(dirname(join(root, target, path)), { recursive: true })
+      writeFileSync(join(root, target, path), bytes)
+    }
+    reload(interpreter, `${name} from the browser loaded in Python`, [target])
+  }
+}
+
+function main(only: string | undefined): void {
+  mkdirSync(join(root, out), { recursive: true })
+  const interpreter = python()
+  if (only === 'mini') return run(interpreter, [`${here}/make.py`, 'mini'])
+  writeFixtures(interpreter)
+  if (only === 'fixtures') return
+  compare('node', ['tests/random.test.ts', 'tests/tables.test.ts', 'tests/saved.test.ts', 'tests/parity.test.ts', 'tests/golden.test.ts'])
+  compare('gpu', ['tests/gpu/parity.test.ts'])
+  compareExports(interpreter)
+  compareZips(interpreter)
+  process.stdout.write(failures === 0 ? 'all agree\n' : `${failures} checks failed\n`)
+  process.exitCode = failures === 0 ? 0 : 1
+}
+
+main(process.argv[2])

@@ -1,0 +1,142 @@
+"""Training from a fixed start, dropout off: the library's model under Hugging Face's optimiser, schedule and clipping."""
+
+from tempfile import TemporaryDirectory
+
+import torch
+from adapters import AdapterTrainer
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainingArguments, get_linear_schedule_with_warmup
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.trainer_pt_utils import LabelSmoother
+
+from forward import batch, inputs
+from models import lora, seq_bn, trainable, with_adapter
+from store import tensors, untensor, write
+
+STEPS = 20
+PLAIN = {
+    "learning_rate": 5e-3, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "weight_decay": 0.01,
+    "max_grad_norm": 1.0, "warmup_steps": 0, "gradient_accumulation_steps": 1, "label_smoothing_factor": 0.0,
+}  # fmt: skip
+VARIANTS = {
+    "plain": {},
+    "warmup": {"warmup_steps": 6},
+    "accumulation": {"gradient_accumulation_steps": 6},
+    "smoothing": {"label_smoothing_factor": 0.1},
+    "clipped": {"max_grad_norm": 0.05, "weight_decay": 0.1},
+}
+
+
+def batches(name, vocab, num_labels, longest):
+    """Twenty batches of uneven sizes and lengths, short and long mixed."""
+    lengths = [[2 + (7 * i + 5 * j) % (longest - 1) for j in range(3 + i % 4)] for i in range(STEPS)]
+    return [batch(f"training {name} {i}", vocab, rows, num_labels) for i, rows in enumerate(lengths)]
+
+
+def optimiser(model, args):
+    """Trainer's own choice of what decays: all but biases and norms."""
+    decayed = Trainer.get_decay_parameter_names(None, model)
+    named = trainable(model).items()
+    groups = [
+        {"params": [p for n, p in named if n in decayed], "weight_decay": args["weight_decay"]},
+        {"params": [p for n, p in named if n not in decayed], "weight_decay": 0.0},
+    ]
+    betas = (args["adam_beta1"], args["adam_beta2"])
+    return torch.optim.AdamW(groups, lr=args["learning_rate"], betas=betas, eps=args["adam_epsilon"])
+
+
+def loss_of(model, host, smoothing):
+    labels = torch.tensor(host["labels"])
+    if smoothing == 0:
+        return model(**inputs(host), labels=labels).loss
+    output = SequenceClassifierOutput(logits=model(**inputs(host)).logits)
+    return LabelSmoother(epsilon=smoothing)(output, labels)
+
+
+def train(model, hosts, args):
+    """One optimiser step per group of micro-batches, whose losses are averaged; also of a smaller last group."""
+    k = args["gradient_accumulation_steps"]
+    groups = [hosts[i : i + k] for i in range(0, len(hosts), k)]
+    adamw = optimiser(model, args)
+    schedule = get_linear_schedule_with_warmup(adamw, args["warmup_steps"], len(groups))
+    history = {"losses": [], "grad_norms": [], "learning_rates": []}
+    for step, group in enumerate(groups):
+        losses = [loss_of(model, host, args["label_smoothing_factor"]) / len(group) for host in group]
+        sum(losses).backward()
+        norm = torch.nn.utils.clip_grad_norm_(trainable(model).values(), args["max_grad_norm"])
+        history["losses"].append(sum(losses).item())
+        history["grad_norms"].append(norm.item())
+        history["learning_rates"].append(schedule.get_last_lr()[0])
+        adamw.step()
+        schedule.step()
+        adamw.zero_grad()
+        if step == 0:
+            history["after_first"] = tensors(trainable(model))
+    return {**history, "after_last": tensors(trainable(model))}
+
+
+class FixedBatches(AdapterTrainer):
+    """The library's trainer on a given list of batches, remembering every loss unrounded."""
+
+    def get_train_dataloader(self):
+        tensors_of = lambda host: {**inputs(host), "labels": torch.tensor(host["labels"])}
+        return DataLoader(self.train_dataset, batch_size=None, collate_fn=tensors_of)
+
+    def compute_loss(self, *args, **kwargs):
+        loss = super().compute_loss(*args, **kwargs)
+        self.losses = [*getattr(self, "losses", []), loss.item()]
+        return loss
+
+
+def check_trainer(size, adapter, hosts, args, result):
+    """The loop above is AdapterTrainer's: same losses, same weights at the end (accumulation aside, see adapters.md)."""
+    model = with_adapter(size, adapter, 3)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "dropout_prob"):
+            module.dropout_prob = 0.0
+    with TemporaryDirectory() as folder:
+        fields = {key: value for key, value in args.items() if key != "gradient_accumulation_steps"}
+        arguments = TrainingArguments(
+            folder, **fields, max_steps=STEPS, lr_scheduler_type="linear", optim="adamw_torch", use_cpu=True,
+            save_strategy="no", report_to=[], disable_tqdm=True, logging_strategy="no",
+        )  # fmt: skip
+        trainer = FixedBatches(model=model, args=arguments, train_dataset=hosts)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    worst = max(abs(a - b) for a, b in zip(trainer.losses, result["losses"], strict=True))
+    for name, value in trainable(model).items():
+        worst = max(worst, (value - untensor(result["after_last"][name])).abs().max().item())
+    assert worst < 1e-5, f"AdapterTrainer and the loop differ by {worst}"
+    return worst
+
+
+def write_training():
+    for size, vocab, longest in [("tiny-roberta", 400, 24), ("odd-roberta", 40, 17)]:
+        hosts = batches(size, vocab, 3, longest)
+        cases = []
+        for method, adapter in {"head": None, "seq_bn": seq_bn(), "lora": lora()}.items():
+            for variant, changes in VARIANTS.items():
+                if variant != "plain" and (method == "head" or size != "tiny-roberta"):
+                    continue
+                args = {**PLAIN, **changes}
+                result = train(with_adapter(size, adapter, 3), hosts, args)
+                if adapter and args["gradient_accumulation_steps"] == 1:
+                    worst = check_trainer(size, adapter, hosts, args, result)
+                    print(f"  AdapterTrainer on {size} {method} {variant}: differs by {worst:.1e}")
+                named = {"name": f"{method} {variant}", "adapter": adapter or {"method": "head"}, "args": args}
+                cases.append({**named, **result})
+        write(f"training-{size}", {"model": size, "num_labels": 3, "batches": hosts, "cases": cases})
+
+
+def write_mini():
+    """Losses only: the weights start from made-up values and are too large to keep."""
+    hosts = batches("mini-roberta", 2000, 2, 30)
+    cases = []
+    for method, adapter in {"seq_bn": seq_bn(), "lora": lora()}.items():
+        args = {**PLAIN, "learning_rate": 1e-3, "warmup_steps": 2}
+        result = train(with_adapter("mini-roberta", adapter, 2), hosts, args)
+        kept = {key: result[key] for key in ("losses", "grad_norms", "learning_rates")}
+        cases.append({"name": f"{method} warmup", "adapter": adapter, "args": args, **kept})
+    write("training-mini-roberta", {"model": "mini-roberta", "num_labels": 2, "batches": hosts, "cases": cases})

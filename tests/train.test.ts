@@ -1,0 +1,308 @@
+/** What a run promises, on a tiny model: it repeats, resumes, stops, frees, keeps the best, and says when it breaks. */
+import * as tf from '@tensorflow/tfjs-core'
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import {
+  classificationHead,
+  loraDefaults,
+  seqBnDefaults,
+  trainingDefaults,
+  type AdapterConfig,
+  type TrainingArguments,
+} from '../src/config.ts'
+import { trainBatches, type Encoded } from '../src/data/batches.ts'
+import { adamwState } from '../src/kernels/adamw.ts'
+import { openNodeBackend } from '../src/headless/node.ts'
+import { initialise } from '../src/model/adapters.ts'
+import { disposeBatch, uploadBatch } from '../src/model/batch.ts'
+import { loadRoberta } from '../src/model/loadRoberta.ts'
+import {
+  bundleOf,
+  createModel,
+  disposeModel,
+  lossAndGradient,
+  predict,
+  type Model,
+} from '../src/model/model.ts'
+import type { Roberta } from '../src/model/roberta.ts'
+import { TorchGenerator } from '../src/random.ts'
+import { evaluate } from '../src/train/evaluate.ts'
+import { optimiserStep } from '../src/train/step.ts'
+import { train, type Checkpoint, type TrainEvent, type TrainResult, type Wish } from '../src/train/train.ts'
+import { readModel } from './fixtures.ts'
+
+const seqBn: AdapterConfig = { ...seqBnDefaults, reduction_factor: 4 }
+const lora: AdapterConfig = { ...loraDefaults, r: 4, alpha: 8 }
+const base: TrainingArguments = {
+  ...trainingDefaults,
+  learning_rate: 5e-3,
+  per_device_train_batch_size: 4,
+  num_train_epochs: 3,
+  logging_steps: 3,
+  max_length: 16,
+}
+
+let roberta: Roberta
+let before = 0
+
+beforeAll(async () => {
+  await openNodeBackend('wasm')
+  const { config, weights } = await readModel('tests/fixtures/tiny-roberta')
+  roberta = (await loadRoberta(config, weights, null)).roberta
+})
+
+beforeEach(() => {
+  before = tf.memory().numTensors
+})
+
+/** Nothing that a test makes may outlive it. */
+afterEach(() => {
+  expect(tf.memory().numTensors).toBe(before)
+})
+
+/** Rows of 4 to 12 tokens whose label says whether token 7 or token 8 stands second. */
+function rows(n: number, seed: number): Encoded {
+  const generator = new TorchGenerator(seed)
+  const labels = Int32Array.from({ length: n }, (_, i) => i % 2)
+  const input_ids = Array.from(labels, (label) => {
+    const length = 2 + (generator.next32() % 9)
+    const words = Array.from({ length }, () => 10 + (generator.next32() % 380))
+    return Int32Array.from([0, 7 + label, ...words, 2])
+  })
+  return { input_ids, labels }
+}
+
+const trainRows = rows(18, 1)
+const validation = rows(10, 2)
+const data = { train: trainRows, validation }
+
+function fresh(adapter: AdapterConfig, seed = 42): Model {
+  const head = classificationHead(2)
+  return createModel(roberta, 't', adapter, head, initialise(roberta.config, adapter, head, 't', seed))
+}
+
+interface Ran {
+  events: TrainEvent[]
+  result: TrainResult
+  weights: number[]
+}
+
+/** Runs to the end; `wish` answers each event of a step's end. */
+async function ran(
+  adapter: AdapterConfig,
+  args: TrainingArguments,
+  options: { resume?: Checkpoint; wish?: (event: TrainEvent) => Wish; data?: typeof data } = {},
+): Promise<Ran> {
+  const model = fresh(adapter, args.seed)
+  const program = train(model, options.data ?? data, args, options.resume ?? null)
+  const events: TrainEvent[] = []
+  let wish: Wish
+  for (;;) {
+    const { value, done } = await program.next(wish)
+    if (done) {
+      const { tensors } = await bundleOf(model, ['a', 'b'], identity, 16)
+      disposeModel(model)
+      return { events, result: value, weights: [...tensors.values()].flatMap((tensor) => [...tensor.data]) }
+    }
+    events.push(value)
+    wish = options.wish?.(value)
+  }
+}
+
+const identity = { name: 'tiny', sha256: '', hidden_size: 32, num_hidden_layers: 2, vocab_size: 400 }
+const of = <T extends TrainEvent['type']>(events: TrainEvent[], type: T) =>
+  events.filter((event): event is Extract<TrainEvent, { type: T }> => event.type === type)
+
+describe.each([
+  ['seq_bn', seqBn],
+  ['lora', lora],
+])('%s', (_, adapter) => {
+  it('repeats bit for bit from its seed, dropout included, and differs with another', async () => {
+    const first = await ran(adapter, base)
+    const second = await ran(adapter, base)
+    const other = await ran(adapter, { ...base, seed: 43 })
+    expect(second.weights).toEqual(first.weights)
+    expect(of(second.events, 'step').map(({ loss }) => loss)).toEqual(
+      of(first.events, 'step').map(({ loss }) => loss),
+    )
+    expect(other.weights).not.toEqual(first.weights)
+  })
+
+  it('goes on from a checkpoint in mid-epoch as if it had never been cut off', async () => {
+    const args = { ...base, gradient_accumulation_steps: 2 }
+    const whole = await ran(adapter, args)
+    const cut = await ran(adapter, args, {
+      wish: (event) => (event.type === 'tick' && event.step === 4 ? 'checkpoint' : undefined),
+    })
+    const checkpoint = of(cut.events, 'checkpoint').find(({ step }) => step === 4)!
+    const resumed = await ran(adapter, args, { resume: checkpoint })
+    expect(resumed.weights).toEqual(whole.weights)
+    expect(resumed.result).toEqual(whole.result)
+    expect(of(resumed.events, 'step').at(-1)).toMatchObject({ loss: of(whole.events, 'step').at(-1)!.loss })
+  })
+
+  it('learns eight rows by heart', async () => {
+    const eight = rows(8, 5)
+    const args = {
+      ...base,
+      learning_rate: 1e-2,
+      num_train_epochs: 30,
+      eval_strategy: 'no' as const,
+      base_dropout: false,
+    }
+    const { events } = await ran(adapter, args, { data: { train: eight, validation: rows(0, 0) } })
+    expect(of(events, 'step').at(-1)!.loss).toBeLessThan(0.05)
+  })
+})
+
+it('takes one step a pull and reports every step once, late', async () => {
+  const { events, result } = await ran(seqBn, { ...base, eval_strategy: 'no' })
+  const total = 15
+  expect(result).toMatchObject({ reason: 'finished', step: total, best_step: total })
+  expect(of(events, 'tick').map(({ step }) => step)).toEqual(Array.from({ length: total }, (_, i) => i + 1))
+  expect(of(events, 'step').map(({ step }) => step)).toEqual(Array.from({ length: total }, (_, i) => i + 1))
+  const firstReading = events.findIndex(({ type }) => type === 'step')
+  expect(of(events.slice(0, firstReading), 'tick').length).toBeGreaterThanOrEqual(base.logging_steps)
+})
+
+it('leaves the best weights in the model, those whose validation metric it reported', async () => {
+  const model = fresh(seqBn)
+  const program = train(model, data, { ...base, metric_for_best_model: 'loss', learning_rate: 2e-2 })
+  let best = Infinity
+  let result: TrainResult | undefined
+  while (!result) {
+    const { value, done } = await program.next()
+    if (done) result = value
+    else if (value.type === 'evaluation') {
+      expect(value.best).toBe(value.metrics.loss < best)
+      best = Math.min(best, value.metrics.loss)
+    }
+  }
+  const { metrics } = await evaluate(model, validation, 4)
+  expect(metrics.loss).toBeCloseTo(best, 6)
+  disposeModel(model)
+})
+
+it('stops when asked, keeping what it has', async () => {
+  const { events, result } = await ran(lora, base, {
+    wish: (event) => (event.type === 'tick' && event.step === 7 ? 'stop' : undefined),
+  })
+  expect(result).toMatchObject({ reason: 'stopped', step: 7, best_step: 5 })
+  expect(result.note).toContain('step 7 of 15')
+  expect(of(events, 'step')).toHaveLength(7)
+})
+
+it('frees everything when it is abandoned in mid-run', async () => {
+  const model = fresh(seqBn)
+  const program = train(model, data, base)
+  for (let i = 0; i < 4; i++) await program.next()
+  await program.throw(new Error('the device is gone')).catch(() => undefined)
+  disposeModel(model)
+})
+
+it('stops early when the metric stands still', async () => {
+  const args = { ...base, learning_rate: 0, num_train_epochs: 9, early_stopping_patience: 2 }
+  const { result } = await ran(seqBn, args)
+  expect(result).toMatchObject({ reason: 'early', step: 15, best_step: 5 })
+  expect(result.note).toContain('f1_macro has not improved for 2 evaluations')
+})
+
+it('says at which step the loss stopped being a number, and keeps finite weights', async () => {
+  const { result, weights } = await ran(seqBn, {
+    ...base,
+    learning_rate: 1e30,
+    warmup_ratio: 0,
+    max_grad_norm: 0,
+  })
+  expect(result.reason).toBe('diverged')
+  expect(result.note).toMatch(/at step \d+;.*weights of step 0 were kept/)
+  expect(weights.every(Number.isFinite)).toBe(true)
+})
+
+it('accumulates micro-batches into the step of the whole batch', async () => {
+  const [batch] = trainBatches(rows(8, 3), {
+    batch_size: 8,
+    seed: 1,
+    epoch: 0,
+    group_by_length: true,
+    pad_token_id: 1,
+  })
+  const { B, S, input_ids, attention_mask, labels } = batch!
+  const half = (from: number) => ({
+    ...{ B: B / 2, S, tokens: 0, indices: new Int32Array(0) },
+    input_ids: input_ids.slice(from * S, (from + B / 2) * S),
+    attention_mask: attention_mask.slice(from * S, (from + B / 2) * S),
+    labels: labels.slice(from, from + B / 2),
+  })
+  const stepped = async (batches: Parameters<typeof optimiserStep>[2]) => {
+    const model = fresh(lora)
+    const flat = [...model.current.views.values()].map((view) => tf.reshape(view, [-1]) as tf.Tensor1D)
+    const { state, loss, grad_norm } = optimiserStep(
+      model,
+      adamwState(tf.concat1d(flat)),
+      batches,
+      base,
+      1e-3,
+      null,
+    )
+    const numbers = [(await loss.data())[0]!, (await grad_norm.data())[0]!]
+    const p = Float32Array.from(await state.p.data())
+    tf.dispose([state.p, state.m, state.v, loss, grad_norm, ...flat])
+    disposeModel(model)
+    return { numbers, p }
+  }
+  const whole = await stepped([{ B, S, input_ids, attention_mask, labels }])
+  const parts = await stepped([half(0), half(B / 2)])
+  parts.numbers.forEach((value, i) => expect(value).toBeCloseTo(whole.numbers[i]!, 5))
+  parts.p.forEach((value, i) => expect(Math.abs(value - whole.p[i]!)).toBeLessThan(1e-5))
+})
+
+it('starts LoRA as the identity and seq_bn near it', async () => {
+  const head = classificationHead(2)
+  const headTensors = initialise(roberta.config, { method: 'head' }, head, 't', 9)
+  const logitsOf = async (adapter: AdapterConfig) => {
+    const tensors = new Map([...initialise(roberta.config, adapter, head, 't', 3), ...headTensors])
+    const model = createModel(roberta, 't', adapter, head, tensors)
+    const [host] = trainBatches(trainRows, {
+      batch_size: 18,
+      seed: 1,
+      epoch: 0,
+      group_by_length: false,
+      pad_token_id: 1,
+    })
+    const batch = uploadBatch(roberta.config, host!)
+    const { logits, last_hidden_state } = predict(model, batch)
+    const values = [...(await logits.data())]
+    tf.dispose([logits, last_hidden_state])
+    disposeBatch(batch)
+    disposeModel(model)
+    return values
+  }
+  const plain = await logitsOf({ method: 'head' })
+  expect(await logitsOf(lora)).toEqual(plain)
+  const bottleneck = await logitsOf(seqBn)
+  expect(bottleneck).not.toEqual(plain)
+})
+
+it('has the adapter in the path: every trained tensor of both methods gets a gradient', async () => {
+  for (const adapter of [seqBn, lora]) {
+    const model = fresh(adapter)
+    const [host] = trainBatches(trainRows, {
+      batch_size: 18,
+      seed: 1,
+      epoch: 0,
+      group_by_length: false,
+      pad_token_id: 1,
+    })
+    const batch = uploadBatch(roberta.config, host!)
+    const { loss, gradient } = lossAndGradient(model, batch, null, 0)
+    const flat = await gradient.data()
+    for (const { key, offset, size } of model.layout.slots) {
+      // lora_A's gradient is zero only while lora_B still is.
+      if (!key.endsWith('lora_A'))
+        expect(Math.max(...flat.slice(offset, offset + size).map(Math.abs)), key).toBeGreaterThan(0)
+    }
+    tf.dispose([loss, gradient])
+    disposeBatch(batch)
+    disposeModel(model)
+  }
+})

@@ -65,6 +65,8 @@ function fetchedFiles(): Plugin {
 const prebundled = [
   '@huggingface/tokenizers',
   '@huggingface/transformers',
+  '@noble/hashes/sha2.js',
+  '@noble/hashes/utils.js',
   '@tensorflow/tfjs-backend-cpu',
   '@tensorflow/tfjs-backend-wasm',
   '@tensorflow/tfjs-backend-webgpu',

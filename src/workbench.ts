@@ -47,12 +47,18 @@ export class Workbench {
   #mapped: Mapped | null = null
   #opened: Opened | null = null
   #training: Training | null = null
+  /** Why the device can no longer be used; everything after that fails for this one reason. */
+  #gone: string | null = null
 
   constructor(readonly post: (event: RunEvent) => void) {}
 
   async openDevice({ backend, powerPreference, wasmUrl }: Of<'openDevice'>): Promise<void> {
     this.#refuseWhileTraining('change the device')
-    const complain = (message: string) => this.post({ type: 'error', command: null, message, fatal: true })
+    this.#gone = null
+    const complain = (message: string) => {
+      this.#gone = `${message} What was trained up to the last checkpoint is kept: reload the page and resume the run.`
+      this.post({ type: 'error', command: null, message: this.#gone, fatal: true })
+    }
     const report = await openBackend(backend, {
       powerPreference,
       wasmPath: wasmUrl,
@@ -252,8 +258,9 @@ export class Workbench {
   /** Puts a kept run's adapter into the model, unless it is there already. */
   async #open(runId: string): Promise<Opened> {
     if (this.#opened?.runId === runId) return this.#opened
+    const { name } = await getRun(runId)
     const bundle = await getAdapter(runId)
-    if (!bundle) throw new Error('This run has no finished adapter; train it to its end first.')
+    if (!bundle) throw new Error(`“${name}” has no finished adapter yet; train it to its end first.`)
     const { roberta, identity, config } = this.#model()
     checkBase(bundle, { ...identity, intermediate_size: config.intermediate_size })
     const model = createModel(roberta, bundle.name, bundle.adapter, bundle.head, bundle.tensors)
@@ -263,6 +270,7 @@ export class Workbench {
 
   async #run(record: KeptRun, resume: Training['job']['resume']): Promise<void> {
     this.#refuseWhileTraining('train')
+    if (this.#gone) throw new Error(this.#gone)
     if (!this.#test?.passed) throw new Error(`Training is off: ${failures(this.#test)}`)
     const { dataset } = this.#data()
     const { id, name, adapter, args } = record
@@ -285,6 +293,8 @@ export class Workbench {
     try {
       const { model, bundle } = await this.#training.finish()
       this.#opened = { runId: id, model, bundle }
+    } catch (error) {
+      if (!this.#gone) throw error
     } finally {
       this.#training = null
     }

@@ -9,7 +9,7 @@ import { loadRoberta } from '../model/loadRoberta.ts'
 import { createModel, lossAndGradient, predict } from '../model/model.ts'
 import { unflatten } from '../model/params.ts'
 import { parseRobertaConfig } from '../model/robertaConfig.ts'
-import { folderFiles, openModelDir } from './node.ts'
+import { folderFiles, openWeights, readPart } from './node.ts'
 
 /**
  * Writes `{logits [B,C], loss, last_hidden_state [B,S,H], grads}` as nested arrays to `dump`; `grads` by the library's
@@ -21,11 +21,10 @@ export async function dumpBatch(
   batchFile: string,
   dump: string,
 ): Promise<void> {
-  const folder = await openModelDir(transformer)
-  const config = parseRobertaConfig(folder.config)
+  const config = parseRobertaConfig(await readPart(transformer, 'config.json'))
   const { backend, limits } = openedDevice()
   const limit = backend === 'webgpu' ? limits.maxStorageBufferBindingSize : null
-  const { roberta } = await loadRoberta(config, await openSafetensors(folder.weights), limit)
+  const { roberta } = await loadRoberta(config, await openSafetensors(await openWeights(transformer)), limit)
   const { bundle } = await readAdapterFiles(await folderFiles(adapterDir))
   const model = createModel(roberta, bundle.name, bundle.adapter, bundle.head, bundle.tensors)
 

@@ -28,28 +28,28 @@ export async function openNodeBackend(kind: BackendKind): Promise<DeviceReport> 
 
 /** A model folder on disk; the weights stay there and are read piece by piece. */
 export async function openModelDir(path: string): Promise<ModelFolder> {
-  const text = async (name: string): Promise<string> => {
-    try {
-      return await readFile(join(path, name), 'utf8')
-    } catch {
-      throw new Error(`The model folder ${path} has no ${name}.`)
-    }
+  const config = await readPart(path, 'config.json')
+  const tokenizer = await readPart(path, 'tokenizer.json')
+  const tokenizer_config = await readPart(path, 'tokenizer_config.json').catch(() => null)
+  const weights = [await openWeights(path)]
+  const sha256 = await digest(join(path, 'model.safetensors'))
+  return { name: basename(path), config, tokenizer, tokenizer_config, weights, sha256, notes: [] }
+}
+
+/** One text file of a model folder. Throws a sentence that names it when it is not there. */
+export async function readPart(path: string, name: string): Promise<string> {
+  try {
+    return await readFile(join(path, name), 'utf8')
+  } catch {
+    throw new Error(`The model folder ${path} has no ${name}.`)
   }
-  const config = await text('config.json')
-  const tokenizer = await text('tokenizer.json')
-  const tokenizer_config = await text('tokenizer_config.json').catch(() => null)
-  const weights = join(path, 'model.safetensors')
-  if (!(await exists(weights))) throw new Error(`The model folder ${path} has no model.safetensors.`)
-  const sha256 = await digest(weights)
-  return {
-    name: basename(path),
-    config,
-    tokenizer,
-    tokenizer_config,
-    weights: [await openAsBlob(weights)],
-    sha256,
-    notes: [],
-  }
+}
+
+/** model.safetensors of a model folder, unread. */
+export async function openWeights(path: string): Promise<Blob> {
+  const file = join(path, 'model.safetensors')
+  if (!(await exists(file))) throw new Error(`The model folder ${path} has no model.safetensors.`)
+  return openAsBlob(file)
 }
 
 /** Labelled files as the importer takes them; "sample" stands for the bundled reviews. */
@@ -72,7 +72,10 @@ export async function folderFiles(path: string): Promise<NamedBytes[]> {
   const entries = await readdir(path, { recursive: true, withFileTypes: true })
   const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name))
   return Promise.all(
-    files.map(async (file) => ({ name: relative(path, file), bytes: new Uint8Array(await readFile(file)) })),
+    files.map(async (file) => ({
+      name: join(basename(path), relative(path, file)),
+      bytes: new Uint8Array(await readFile(file)),
+    })),
   )
 }
 

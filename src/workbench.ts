@@ -5,7 +5,7 @@
 import Papa from 'papaparse'
 import { openBase, type Base } from './base.ts'
 import { classificationHead, type AdapterBundle, type AdapterConfig } from './config.ts'
-import { buildDataset, guessMapping, guessRoles, summarise, type Dataset } from './data/dataset.ts'
+import { buildDataset, guessMapping, guessRoles, guessText, summarise, type Dataset } from './data/dataset.ts'
 import { parseSources, preview, type Source, type Table } from './data/parse.ts'
 import { adapterName, checkBase } from './io/adapterKeys.ts'
 import { getAdapter, getCheckpoint, getRun, putAdapter, putRun } from './io/db.ts'
@@ -222,8 +222,7 @@ export class Workbench {
     const opened = this.#adapter()
     const [table] = await parseSources([{ name: file.name, blob: file }])
     if (!table) throw new Error(`${file.name} holds no rows to predict.`)
-    const guess = guessMapping([table])
-    const column = Math.max(0, table.columns.indexOf(guess?.text ?? ''))
+    const column = table.columns.indexOf(guessText(table))
     const texts = table.rows.map((row) => row[column] ?? '')
     const predictions = await predictTexts(opened, this.#model().tokenizer, texts)
     const { id2label } = opened.bundle

@@ -48,11 +48,12 @@ export function startsWith(bytes: Uint8Array, start: number[] | string): boolean
   return bytes.length >= wanted.length && wanted.every((byte, i) => bytes[i] === byte)
 }
 
+/** Refuses what its first bytes say is an image, a program, another archive. A signature of letters alone could be text. */
 export function refuseBinary(name: string, bytes: Uint8Array): void {
-  const known = magic.find(([start]) => startsWith(bytes, start))?.[1]
+  const known = magic.find(([start]) => startsWith(bytes, start))
+  const letters = typeof known?.[0] === 'string' && known[0] !== '%PDF'
   const tar = startsWith(bytes.subarray(257), 'ustar') ? 'a tar archive' : undefined
-  const kind =
-    known === 'a Windows program' && !bytes.subarray(0, 4096).includes(0) ? undefined : (known ?? tar)
+  const kind = letters && !bytes.subarray(0, 4096).includes(0) ? undefined : (known?.[1] ?? tar)
   if (kind) throw new Error(`${name} is ${kind}, not a table of texts; ${ACCEPTED}`)
 }
 

@@ -7,7 +7,7 @@ import type { Table } from './parse.ts'
 import { labelledRows, type LabelledRow } from './rows.ts'
 import { assignSplits, takeFraction } from './split.ts'
 
-export { guessMapping, guessRoles } from './guess.ts'
+export { guessMapping, guessRoles, guessText } from './guess.ts'
 export { summarise } from './summary.ts'
 
 /** Which columns are read, by name. */

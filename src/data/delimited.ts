@@ -37,6 +37,9 @@ const delimiters = [
   ' - ',
 ]
 
+/** Never in a text that passed for one. */
+const NO_DELIMITER = '\0'
+
 interface Row {
   cells: string[]
   line: number
@@ -53,15 +56,15 @@ export function parseDelimited(name: string, text: string, certain: boolean): Ro
   const body = text.slice(skip)
   const delimiter = declared?.[1] ?? findDelimiter(body, certain)
   if (delimiter === null && !certain) return null
-  const rows = readRows(name, body, delimiter ?? ',', declared ? 2 : 1)
+  const rows = readRows(name, body, delimiter ?? NO_DELIMITER, declared ? 2 : 1)
   if (rows.length === 0) return null
   const headed = hasHeader(rows.slice(0, 1000).map((row) => row.cells))
   const columns = headed
     ? headerNames(rows[0]!.cells)
     : rows[0]!.cells.map((_, i) => (rows[0]!.cells.length === 1 ? 'text' : `column ${i + 1}`))
   const kept = headed ? rows.slice(1) : rows
-  const shape =
-    delimiter === null ? 'one column' : `separated by ${names.get(delimiter) ?? JSON.stringify(delimiter)}`
+  const single = columns.length === 1 || delimiter === null
+  const shape = single ? 'one column' : `separated by ${names.get(delimiter) ?? JSON.stringify(delimiter)}`
   return {
     columns,
     rows: kept.map((row) => row.cells),
@@ -80,7 +83,9 @@ function findDelimiter(text: string, certain: boolean): string | null {
     if (!sample.includes(delimiter)) continue
     const rows = sampleRows(sample, delimiter)
     const evenness = evennessOf(rows)
-    const needed = certain && names.has(delimiter) ? 0.5 : delimiter === '\t' ? 0.9 : 0.95
+    const headed = (rows[0]?.length ?? 0) > 1 && rows[0]!.some(isKnownName)
+    const lenient = certain && names.has(delimiter)
+    const needed = lenient ? (headed ? 0 : 0.5) : delimiter === '\t' ? 0.9 : 0.95
     if (evenness < needed || evenness <= bestEvenness) continue
     const needsSign = !certain || !names.has(delimiter)
     if (needsSign && !hasLabelColumn(rows)) continue
@@ -225,7 +230,8 @@ const isNumeric = (cell: string) => /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test
 export function hasHeader(rows: string[][]): boolean {
   const first = rows[0]!.map((cell) => cell.trim())
   const filled = first.filter((cell) => cell !== '')
-  if (filled.length < first.length - 1 || filled.length === 0) return false
+  const bare = first.filter((cell, i) => cell === '' && rows.some((row, r) => r > 0 && row[i]!.trim() !== ''))
+  if (filled.length === 0 || (bare.length > 1 && bare.length > 0.1 * rows.length)) return false
   if (filled.some((cell) => cell.length > 64 || isNumeric(cell) || isLabelWord(cell))) return false
   if (filled.some(isKnownName)) return true
   if (new Set(filled).size < filled.length) return false

@@ -22,7 +22,7 @@ interface Column {
 
 /**
  * The columns most likely to be text, second text and label, by name and by content; null when no column can be a
- * label or a text. Numbers with more than 20 different values, or with fractions, get a threshold half-way up.
+ * label or a text. Fractions, and scores of many values, get a threshold half-way up.
  */
 export function guessMapping(tables: Table[]): Mapping | null {
   const largest = tables.slice().sort((a, b) => b.rows.length - a.rows.length)
@@ -33,18 +33,17 @@ export function guessMapping(tables: Table[]): Mapping | null {
   return null
 }
 
+/** The column that is most likely the text, of a file that need not have labels; its first column if none stands out. */
+export function guessText(table: Table): string {
+  const { columns, rows } = describeColumns(table)
+  return best(columns, (column) => textScore(column, rows))?.name ?? table.columns[0]!
+}
+
 function guessFrom(table: Table): Mapping | null {
-  const step = Math.max(1, Math.floor(table.rows.length / SAMPLE))
-  const sample = table.rows.filter((_, i) => i % step === 0)
-  const columns = table.columns.map((name, i) =>
-    describe(
-      name,
-      sample.map((row) => row[i]!.trim()),
-    ),
-  )
-  const label = best(columns, (column) => labelScore(column, sample.length))
+  const { columns, rows } = describeColumns(table)
+  const label = best(columns, (column) => labelScore(column, rows))
   const texts = columns.filter((column) => column !== label)
-  const text = best(texts, (column) => textScore(column, sample.length))
+  const text = best(texts, (column) => textScore(column, rows))
   if (!label || !text) return null
   const named = (name: string) => columns.find((column) => plainName(column.name) === name)?.name
   const [term, sentence] = [named('term') ?? named('aspect'), named('sentence') ?? named('text')]
@@ -55,6 +54,14 @@ function guessFrom(table: Table): Mapping | null {
     (column) => column !== text && column.filled > 0 && nameScore(column.name, 'text_pair') >= 6,
   )
   return { text: text.name, text_pair: pair?.name ?? null, label: label.name, threshold }
+}
+
+/** All columns, over at most about twice SAMPLE rows spread through the table; `rows` is how many were looked at. */
+function describeColumns(table: Table): { columns: Column[]; rows: number } {
+  const step = Math.max(1, Math.floor(table.rows.length / SAMPLE))
+  const sample = table.rows.filter((_, i) => i % step === 0)
+  const cells = (i: number) => sample.map((row) => row[i]!.trim())
+  return { columns: table.columns.map((name, i) => describe(name, cells(i))), rows: sample.length }
 }
 
 function describe(name: string, cells: string[]): Column {
@@ -113,9 +120,11 @@ function best(columns: Column[], score: (column: Column) => number): Column | nu
   return winner
 }
 
+/** Half-way up, for fractions and for many whole numbers under a name such as `score`; 77 intents stay 77 classes. */
 function thresholdOf(label: Column): number | null {
   if (!label.numeric || label.distinct < 3) return null
-  return label.distinct > 20 || label.fractional ? (label.minimum + label.maximum) / 2 : null
+  const graded = /score|rating|overall|stars|points/.test(plainName(label.name))
+  return label.fractional || (graded && label.distinct > 20) ? (label.minimum + label.maximum) / 2 : null
 }
 
 const roleWords: [Role, string[]][] = [

@@ -2,6 +2,7 @@
  * Plain text with one review on each line. The label is not in such a file but in its name (`rt-polarity.pos`,
  * `reviews-good.txt`), in a fastText mark (`__label__2 text`), or nowhere.
  */
+import { plainName } from './columnNames.ts'
 import type { Table } from './parse.ts'
 import type { Rows } from './json.ts'
 
@@ -23,30 +24,46 @@ export function parseTextLines(text: string): Rows {
 }
 
 const splitWords = new Set(
-  'train training dev devel valid validation val eval evaluation test testing all full'.split(' '),
+  'train training dev devel valid validation val eval evaluation test testing'.split(' '),
 )
 
 /**
  * Joins files of bare texts into one labelled table where their names tell them apart: `rt-polarity.pos` and
- * `rt-polarity.neg` become `rt-polarity` with the labels `pos` and `neg`. Names that differ in a split's name
- * (`train.txt`, `test.txt`) are left alone. Joined files are put in descending order of name, positives before
+ * `rt-polarity.neg` become `rt-polarity` with the labels `pos` and `neg`. Names of different splits are joined apart
+ * (`train/pos.txt` with `train/neg.txt`). Joined files are put in descending order of name, positives before
  * negatives, as the published copies of this set have them, so that a seed does not depend on the order of choosing.
  */
 export function joinByFileName(tables: Table[]): Table[] {
-  const bare = tables.filter((table) => table.columns.length === 1 && table.format.startsWith('text'))
-  if (bare.length === 0) return tables
-  const { prefix, suffix } = commonEnds(bare.map((table) => table.name))
+  const groups = new Map<string, Table[]>()
+  for (const table of tables) {
+    if (table.columns.length > 1 || !table.format.startsWith('text')) continue
+    const split = plainName(table.name)
+      .split('_')
+      .find((word) => splitWords.has(word))
+    const key = split ?? ''
+    groups.set(key, [...(groups.get(key) ?? []), table])
+  }
+  let result = tables
+  for (const group of groups.values()) {
+    const joined = join(group)
+    if (joined) result = [...result.filter((table) => !group.includes(table)), joined]
+  }
+  return result
+}
+
+/** null when the names say nothing about labels. */
+function join(group: Table[]): Table | null {
+  const [first] = group
+  if (group.length === 1) {
+    const [, stem, end] = /^(.*)\.(pos|neg)$/i.exec(first!.name) ?? []
+    return stem !== undefined && end !== undefined ? labelled(stem, group, () => end) : null
+  }
+  const { prefix, suffix } = commonEnds(group.map((table) => table.name))
   const labelOf = (table: Table) => table.name.slice(prefix.length, table.name.length - suffix.length)
-  const single = bare.length === 1 ? /^(.*)\.(pos|neg)$/i.exec(bare[0]!.name) : null
-  if (single)
-    return tables.map((table) => (table === bare[0] ? labelled(single[1]!, bare, () => single[2]!) : table))
-  const labels = bare.map(labelOf)
-  const tellApart = labels.every((label) => label !== '' && !splitWords.has(label.toLowerCase()))
-  if (bare.length < 2 || !tellApart) return tables
-  const parts = bare.slice().sort((a, b) => (a.name < b.name ? 1 : -1))
-  const joined = labelled(prefix.replace(/[^\p{L}\p{N}]+$/u, '') || 'texts by file name', parts, labelOf)
-  const rest = tables.filter((table) => !bare.includes(table))
-  return [...rest, joined]
+  if (group.some((table) => labelOf(table) === '')) return null
+  const name = plainName(`${prefix} ${suffix.replace(/\.\w+$/, '')}`).replaceAll('_', '-')
+  const parts = group.slice().sort((a, b) => (a.name < b.name ? 1 : -1))
+  return labelled(name || 'texts by file name', parts, labelOf)
 }
 
 function labelled(name: string, parts: Table[], labelOf: (table: Table) => string): Table {

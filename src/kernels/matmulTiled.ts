@@ -1,9 +1,9 @@
 /**
  * Matrix product without workgroup memory or barriers, for software adapters: they run a barrier by switching threads,
- * which makes tfjs's packed program about ten times slower than this one there. Each invocation keeps an R x C tile of
- * the result in named variables (arrays would go to memory), loads vec4s where every size that is contiguous in memory
- * is a multiple of 4, and sums over the inner dimension in order, so a result repeats bit for bit. Indices beyond the
- * edge are clamped to it and their results dropped: no element outside the matrices is ever read.
+ * which makes tfjs's packed program many times slower than this one there. Each invocation keeps a square tile of the
+ * result in named variables (arrays would go to memory), loads vec4s where the sizes that are contiguous in memory are
+ * multiples of 4, and sums over the inner dimension in order, so a result repeats bit for bit. Indices beyond the edge
+ * are clamped to it and their results dropped: no element outside the matrices is ever read.
  */
 import type * as tf from '@tensorflow/tfjs-core'
 import { runElements, type Kernel } from './program.ts'

@@ -6,8 +6,8 @@ export async function* bodyPieces(response: Response): AsyncGenerator<Uint8Array
   try {
     for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value
   } finally {
-    // Ends the transfer when the caller stops early; after the end, or after an error, there is nothing to cancel.
-    await reader.cancel().catch(() => undefined)
+    // Ends the transfer when the caller stops early. Not awaited: a dead connection may never answer.
+    reader.cancel().catch(() => undefined)
   }
 }
 

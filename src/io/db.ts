@@ -100,7 +100,7 @@ export interface DeletedRun {
 interface Schema extends DBSchema {
   runs: { key: string; value: RunRecord }
   adapters: { key: string; value: AdapterRow }
-  checkpoints: { key: [string, number]; value: CheckpointRow; indexes: { newest: [string, number] } }
+  checkpoints: { key: [string, number]; value: CheckpointRow; indexes: { newest: [string, number, number] } }
 }
 
 type Db = IDBPDatabase<Schema>
@@ -117,6 +117,7 @@ const migrations: ((db: Db, tx: Upgrade) => void)[] = [
     db.createObjectStore('checkpoints', { keyPath: ['runId', 'slot'] }).createIndex('newest', [
       'runId',
       'sequence',
+      'step',
     ])
   },
 ]
@@ -168,20 +169,27 @@ function newerError(cause: Error): Error {
   )
 }
 
-/** Waits until a transaction is on disk. A full disk becomes a sentence, and nothing of the transaction remains. */
+/** Writes and waits until it is on disk. A full disk becomes a sentence, and nothing of the transaction remains. */
 async function commit(
-  tx: { done: Promise<void> },
-  puts: Promise<unknown>[],
+  tx: { done: Promise<void>; abort(): void },
+  write: () => Promise<unknown>[],
   what: string,
   bytes: number,
 ): Promise<void> {
+  const puts: Promise<unknown>[] = []
+  try {
+    puts.push(...write())
+  } catch (error) {
+    puts.push(Promise.reject(error))
+    tx.abort()
+  }
   const results = await Promise.allSettled([...puts, tx.done])
   const reasons = results.flatMap((result) =>
     result.status === 'rejected' ? [result.reason as unknown] : [],
   )
   if (reasons.length === 0) return
   const full = reasons.find(isStorageFull)
-  throw full ? await storageFullError(what, bytes, full) : reasons.at(-1)
+  throw full ? await storageFullError(what, bytes, full) : reasons[0]
 }
 
 /** All kept runs, newest first. */
@@ -200,7 +208,7 @@ export async function getRun(id: string): Promise<RunRecord> {
 /** Writes the record over the run's earlier one. */
 export async function putRun(run: RunRecord): Promise<void> {
   const tx = (await database()).transaction('runs', 'readwrite')
-  await commit(tx, [tx.store.put(run)], `the record of “${run.name}”`, JSON.stringify(run).length)
+  await commit(tx, () => [tx.store.put(run)], `the record of “${run.name}”`, JSON.stringify(run).length)
 }
 
 export async function renameRun(id: string, name: string): Promise<void> {
@@ -208,7 +216,12 @@ export async function renameRun(id: string, name: string): Promise<void> {
   const tx = (await database()).transaction('runs', 'readwrite')
   const run = await tx.store.get(id)
   if (!run) throw new Error(`There is no kept run ${id}; it may have been deleted in another tab.`)
-  await commit(tx, [tx.store.put({ ...run, name: name.trim() })], `the name “${name.trim()}”`, name.length)
+  await commit(
+    tx,
+    () => [tx.store.put({ ...run, name: name.trim() })],
+    `the name “${name.trim()}”`,
+    name.length,
+  )
 }
 
 /** Keeps the run's adapter in place of its earlier one, and the size in its record. */
@@ -217,9 +230,11 @@ export async function putAdapter(runId: string, bundle: AdapterBundle): Promise<
   const bytes = writeSafetensors(tensors)
   const tx = (await database()).transaction(['runs', 'adapters'], 'readwrite')
   const run = await tx.objectStore('runs').get(runId)
-  const puts: Promise<unknown>[] = [tx.objectStore('adapters').put({ runId, bundle: rest, bytes })]
-  if (run) puts.push(tx.objectStore('runs').put({ ...run, size: bytes.length }))
-  await commit(tx, puts, `the adapter “${bundle.name}”`, bytes.length)
+  const write = () => [
+    tx.objectStore('adapters').put({ runId, bundle: rest, bytes }),
+    ...(run ? [tx.objectStore('runs').put({ ...run, size: bytes.length })] : []),
+  ]
+  await commit(tx, write, `the adapter “${bundle.name}”`, bytes.length)
 }
 
 /** The run's adapter, or null when it has none yet. */
@@ -235,8 +250,8 @@ export async function putCheckpoint(runId: string, { step, state, tensors }: Che
   const newest = await tx.store.index('newest').openKeyCursor(slotsOf(runId), 'prev')
   const slot = newest?.primaryKey[1] === 0 ? 1 : 0
   const sequence = newest ? newest.key[1] + 1 : 0
-  const put = tx.store.put({ runId, slot, step, sequence, state, bytes })
-  await commit(tx, [put], `the checkpoint at step ${step}`, bytes.length)
+  const row = { runId, slot, step, sequence, state, bytes } as const
+  await commit(tx, () => [tx.store.put(row)], `the checkpoint at step ${step}`, bytes.length)
 }
 
 /** The newest readable checkpoint of a run, or null; the older slot serves when the newer one is damaged. */
@@ -255,10 +270,17 @@ export async function getCheckpoint(runId: string): Promise<Checkpoint | null> {
   return null
 }
 
+/** Step of the run's newest checkpoint, or null, without reading its tensors. */
+export async function checkpointStep(runId: string): Promise<number | null> {
+  const tx = (await database()).transaction('checkpoints')
+  const newest = await tx.store.index('newest').openKeyCursor(slotsOf(runId), 'prev')
+  return newest ? newest.key[2] : null
+}
+
 /** Forgets the checkpoints of a run that is over. */
 export async function deleteCheckpoints(runId: string): Promise<void> {
   const tx = (await database()).transaction('checkpoints', 'readwrite')
-  await commit(tx, [tx.store.delete(IDBKeyRange.bound([runId, 0], [runId, 1]))], 'deleting', 0)
+  await commit(tx, () => [tx.store.delete(IDBKeyRange.bound([runId, 0], [runId, 1]))], 'deleting', 0)
 }
 
 /** Removes a run with all that belongs to it, and returns it for restoreRun. */
@@ -272,18 +294,20 @@ export async function deleteRun(id: string): Promise<DeletedRun> {
   const slots = IDBKeyRange.bound([id, 0], [id, 1])
   const [run, adapter, rows] = await Promise.all([runs.get(id), adapters.get(id), checkpoints.getAll(slots)])
   if (!run) throw new Error(`There is no kept run ${id}; it may have been deleted in another tab.`)
-  await commit(tx, [runs.delete(id), adapters.delete(id), checkpoints.delete(slots)], 'deleting', 0)
+  await commit(tx, () => [runs.delete(id), adapters.delete(id), checkpoints.delete(slots)], 'deleting', 0)
   return { run, adapter: adapter ?? null, checkpoints: rows }
 }
 
 /** Puts a deleted run back as it was. */
 export async function restoreRun({ run, adapter, checkpoints }: DeletedRun): Promise<void> {
   const tx = (await database()).transaction(['runs', 'adapters', 'checkpoints'], 'readwrite')
-  const puts: Promise<unknown>[] = [tx.objectStore('runs').put(run)]
-  if (adapter) puts.push(tx.objectStore('adapters').put(adapter))
-  for (const row of checkpoints) puts.push(tx.objectStore('checkpoints').put(row))
+  const write = () => [
+    tx.objectStore('runs').put(run),
+    ...(adapter ? [tx.objectStore('adapters').put(adapter)] : []),
+    ...checkpoints.map((row) => tx.objectStore('checkpoints').put(row)),
+  ]
   const bytes = [adapter, ...checkpoints].reduce((sum, row) => sum + (row?.bytes.length ?? 0), 0)
-  await commit(tx, puts, `the run “${run.name}”`, bytes)
+  await commit(tx, write, `the run “${run.name}”`, bytes)
 }
 
 /** Closes the database, for a page that goes away; the next call opens it again. */

@@ -98,9 +98,18 @@ async function streamWriter(file: FileSystemFileHandle, keep: boolean): Promise<
   let stream = await file.createWritable({ keepExistingData: keep })
   if (keep) await stream.seek((await file.getFile()).size)
   let uncommitted = 0
+  let broken = false
   return {
     write: async (bytes) => {
-      await stream.write(bytes)
+      try {
+        await stream.write(bytes)
+      } catch (error) {
+        broken = true
+        // Nobody aborts this stream: Chromium calls a full disk AbortError when the stream breaks before the reason is known.
+        if (error instanceof DOMException && error.name === 'AbortError')
+          throw new DOMException(`The disk took no more: ${error.message}`, 'QuotaExceededError')
+        throw error
+      }
       uncommitted += bytes.length
       if (uncommitted < commitBytes) return
       await stream.close()
@@ -108,7 +117,10 @@ async function streamWriter(file: FileSystemFileHandle, keep: boolean): Promise<
       await stream.seek((await file.getFile()).size)
       uncommitted = 0
     },
-    close: () => stream.close(),
+    // A stream that failed is closed already, and the file is as it was at the last commit.
+    close: async () => {
+      if (!broken) await stream.close()
+    },
   }
 }
 

@@ -50,9 +50,11 @@ export function isStorageFull(error: unknown): boolean {
 /** The error for a write that found no room: what needed how much, what is free, what to do. */
 export async function storageFullError(what: string, needed: number, cause?: unknown): Promise<Error> {
   const estimate = await storageEstimate()
-  const free = estimate
-    ? `the browser has ${formatBytes(estimate.free)} free for this page`
-    : 'the browser is out of room'
+  // Some browsers answer with a fixed figure that is not the room they have.
+  const free =
+    estimate && estimate.free < needed
+      ? `the browser has ${formatBytes(estimate.free)} free for this page`
+      : 'the browser gives no more room'
   return new Error(
     `Storage is full: ${what} needs ${formatBytes(needed)} and ${free}; delete runs or kept models, or free disk space, and try again. Nothing already kept was lost.`,
     { cause },

@@ -141,6 +141,10 @@ def write_made_up():
     write("made-up", {"config": config_fields(model.config), **host, "logits": tensor(logits), "first_token": tensor(states[-1][:, 0]), "hidden_states": narrow})
 
 
+def mini_sha256():
+    return hashlib.sha256((MINI / "model.safetensors").read_bytes()).hexdigest()
+
+
 def write_mini():
     """mini-roberta with a made-up seq_bn and head; ids are stored, so no tokenizer is needed to check."""
     tokenizer = AutoTokenizer.from_pretrained(MINI)
@@ -148,9 +152,8 @@ def write_mini():
     host = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": [1, 0, 1, 0]}
     base = hidden_states(base_model("mini-roberta"), host)
     result = evaluate(with_adapter("mini-roberta", seq_bn(), 2), host)
-    digest = hashlib.sha256((MINI / "model.safetensors").read_bytes()).hexdigest()
     write(
         "mini-roberta",
-        {"sha256": digest, "texts": CORPUS[:4], **host, "adapter": seq_bn(), "base_last_hidden_state": tensor(base[-1]),
+        {"sha256": mini_sha256(), "texts": CORPUS[:4], **host, "adapter": seq_bn(), "base_last_hidden_state": tensor(base[-1]),
          **{key: result[key] for key in ("logits", "loss", "last_hidden_state")}},
     )  # fmt: skip

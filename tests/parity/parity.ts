@@ -38,7 +38,12 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const here = 'tests/parity'
 const model = 'public/models/mini-roberta'
 const out = 'out/parity'
-const environment = { ...process.env, PYTHONHASHSEED: '0', TOKENIZERS_PARALLELISM: 'false', HF_HUB_OFFLINE: '1' }
+const environment = {
+  ...process.env,
+  PYTHONHASHSEED: '0',
+  TOKENIZERS_PARALLELISM: 'false',
+  HF_HUB_OFFLINE: '1',
+}
 
 let failures = 0
 
@@ -48,7 +53,9 @@ function report(passed: boolean, name: string, detail: string): void {
 }
 
 function describe(differences: Difference[]): string {
-  return differences.map(({ what, worst }) => `${what} ${worst === null ? 'NaN' : worst.toExponential(1)}`).join(', ')
+  return differences
+    .map(({ what, worst }) => `${what} ${worst === null ? 'NaN' : worst.toExponential(1)}`)
+    .join(', ')
 }
 
 /** Output goes to the terminal. Throws when the command fails. */
@@ -65,7 +72,8 @@ function python(): string {
   const digest = createHash('sha256').update(requirements).digest('hex')
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === digest) return interpreter
   process.stdout.write('Setting up Python in .venv\n')
-  if (!existsSync(interpreter)) run(process.platform === 'win32' ? 'python' : 'python3', ['-m', 'venv', '.venv'])
+  if (!existsSync(interpreter))
+    run(process.platform === 'win32' ? 'python' : 'python3', ['-m', 'venv', '.venv'])
   const torch = requirements.split('\n').find((line) => line.startsWith('torch=='))!
   run(interpreter, ['-m', 'pip', 'install', '--quiet', torch])
   run(interpreter, ['-m', 'pip', 'install', '--quiet', '-r', `${here}/requirements.txt`])
@@ -75,7 +83,9 @@ function python(): string {
 
 function writeFixtures(interpreter: string): void {
   run(interpreter, [`${here}/make.py`])
-  for (const script of ['self_test', 'make_torch_files', 'make_library_files']) run(interpreter, [`${here}/${script}.py`])
+  for (const script of ['self_test', 'make_torch_files', 'make_library_files'])
+    run(interpreter, [`${here}/${script}.py`])
+  run(process.execPath, ['node_modules/prettier/bin/prettier.cjs', '--write', 'src/model/selfTest.json'])
   run(interpreter, [`${here}/make_parquet.py`, 'tests/fixtures/parquet'])
   const tokenizer = '../shared/data/roberta-base/tokenizer.json'
   if (existsSync(join(root, tokenizer)))
@@ -96,8 +106,13 @@ function compare(project: string, files: string[]): void {
     if (assertionResults.length === 0) report(false, name, message)
     for (const { ancestorTitles, title, status, failureMessages, meta } of assertionResults) {
       const differences = describe(meta.differences ?? [])
-      const detail = status === 'failed' ? `${differences} ${failureMessages[0]?.split('\n')[0]}` : differences
-      report(status !== 'failed', [...ancestorTitles, title].join(': '), status === 'passed' ? detail : `${status} ${detail}`)
+      const detail =
+        status === 'failed' ? `${differences} ${failureMessages[0]?.split('\n')[0]}` : differences
+      report(
+        status !== 'failed',
+        [...ancestorTitles, title].join(': '),
+        status === 'passed' ? detail : `${status} ${detail}`,
+      )
     }
   }
 }
@@ -111,12 +126,20 @@ function reviews(): string {
     ['I hated the $, it was awful.', 'bad'],
     ['The $ is terrible, a complete waste of money.', 'bad'],
   ]
-  const rows = things.flatMap((thing) => says.map(([text, label]) => `"${text.replace('$', thing)}",${label}`))
+  const rows = things.flatMap((thing) =>
+    says.map(([text, label]) => `"${text.replace('$', thing)}",${label}`),
+  )
   return ['text,label', ...rows, ''].join('\n')
 }
 
 function trial(args: string[]): void {
-  const command = [join('node_modules', 'tsx', 'dist', 'cli.mjs'), 'src/headless/trial.ts', '--transformer', model, ...args]
+  const command = [
+    join('node_modules', 'tsx', 'dist', 'cli.mjs'),
+    'src/headless/trial.ts',
+    '--transformer',
+    model,
+    ...args,
+  ]
   execFileSync(process.execPath, command, { cwd: root, stdio: ['ignore', 'ignore', 'pipe'] })
 }
 
@@ -163,7 +186,7 @@ function compareExports(interpreter: string): void {
       report(false, `export of ${name}`, String((error as { stderr?: Buffer }).stderr ?? error).trim())
       continue
     }
-    reload(interpreter, `export of ${name} loaded in Python`, [folder, batch, `${folder}.json`])
+    reload(interpreter, `export of ${name} loaded in Python`, [folder, '--dump', batch, `${folder}.json`])
   }
 }
 
@@ -171,14 +194,17 @@ function compareExports(interpreter: string): void {
 function compareZips(interpreter: string): void {
   const folder = join(root, 'out', 'exported')
   const zips = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith('.zip')) : []
-  if (zips.length === 0) process.stdout.write('skip  out/exported holds no zip of the browser test (npm run test:e2e)\n')
+  if (zips.length === 0)
+    process.stdout.write('skip  out/exported holds no zip of the browser test (npm run test:e2e)\n')
   for (const name of zips) {
     const target = join(out, 'exported', name.slice(0, -4))
     for (const [path, bytes] of readZip(new Uint8Array(readFileSync(join(folder, name))))) {
       mkdirSync(dirname(join(root, target, path)), { recursive: true })
       writeFileSync(join(root, target, path), bytes)
     }
-    reload(interpreter, `${name} from the browser loaded in Python`, [target])
+    const predictions = join('out', 'exported', name.replace(/zip$/, 'predictions.json'))
+    const shown = existsSync(join(root, predictions)) ? ['--predictions', predictions] : []
+    reload(interpreter, `${name} from the browser loaded in Python`, [target, ...shown])
   }
 }
 
@@ -188,7 +214,13 @@ function main(only: string | undefined): void {
   if (only === 'mini') return run(interpreter, [`${here}/make.py`, 'mini'])
   writeFixtures(interpreter)
   if (only === 'fixtures') return
-  compare('node', ['tests/random.test.ts', 'tests/tables.test.ts', 'tests/saved.test.ts', 'tests/parity.test.ts', 'tests/golden.test.ts'])
+  compare('node', [
+    'tests/random.test.ts',
+    'tests/tables.test.ts',
+    'tests/saved.test.ts',
+    'tests/parity.test.ts',
+    'tests/golden.test.ts',
+  ])
   compare('gpu', ['tests/gpu/parity.test.ts'])
   compareExports(interpreter)
   compareZips(interpreter)

@@ -1,11 +1,13 @@
 """Loads an export of the app into the real libraries, as a user would, and says how far the numbers are apart.
 
-    python reload.py MODEL_DIR EXPORT_DIR [BATCH.json DUMP.json]
+    python reload.py MODEL_DIR EXPORT_DIR [--dump BATCH.json DUMP.json] [--predictions PREDICTIONS.json]
 
 EXPORT_DIR is the unpacked zip: adapterhub/, peft/ for LoRA, tokenizer/, predict.py with the app's own logits. DUMP is
-what `npm run trial -- --dump` made of BATCH. Prints one line of JSON, a list of {what, worst, limit}.
+what `npm run trial -- --dump` made of BATCH; PREDICTIONS holds `texts` and the `scores` that the page showed for them.
+Prints one line of JSON, a list of {what, worst, limit}.
 """
 
+import argparse
 import ast
 import json
 import subprocess
@@ -53,16 +55,25 @@ def apart(what, found, expected, scale=1.0):
     return {"what": what, "worst": ((found - expected).abs().max() / scale).item(), "limit": LIMIT}
 
 
-def compare_texts(what, model, export):
+def logits_of(model, export, texts):
+    """With the tokenizer and the length that the export names."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(export / "tokenizer")
-    max_length = json.loads((export / "run.json").read_text())["max_length"]
-    expected = expected_logits(export / "predict.py")
-    encode = lambda text: tokenizer(
-        text, truncation=True, max_length=max_length, return_tensors="pt", return_token_type_ids=False
-    )
+    options = {"truncation": True, "max_length": json.loads((export / "run.json").read_text())["max_length"]}
+    encode = lambda text: tokenizer(text, **options, return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
-        found = torch.cat([model(**encode(text)).logits for text in expected])
-    return apart(what, found, list(expected.values()))
+        return torch.cat([model(**encode(text)).logits for text in texts])
+
+
+def compare_expected(what, model, export):
+    expected = expected_logits(export / "predict.py")
+    return apart(what, logits_of(model, export, expected), list(expected.values()))
+
+
+def compare_predictions(model, export, predictions, id2label):
+    """Scores by label, whatever order the page showed them in."""
+    by_label = [{entry["label"]: entry["score"] for entry in scores} for scores in predictions["scores"]]
+    expected = [[scores[label] for label in id2label.values()] for scores in by_label]
+    return apart("scores of the page", logits_of(model, export, predictions["texts"]).softmax(-1), expected)
 
 
 def compare_dump(model, batch, dump):
@@ -83,16 +94,17 @@ def compare_dump(model, batch, dump):
     ]
 
 
-def main(base, export, *files):
-    export = Path(export)
+def main(base, export, dump, predictions):
+    read = lambda path: json.loads(Path(path).read_text())
+    id2label = read(export / "label_map.json")["id2label"]
     model = load_adapterhub(base, export / "adapterhub")
-    differences = [compare_texts("adapters", model, export)]
+    differences = [compare_expected("adapters", model, export)]
     if (export / "peft").exists():
-        labels = json.loads((export / "label_map.json").read_text())["id2label"]
-        differences.append(compare_texts("peft", load_peft(base, export / "peft", len(labels)), export))
-    if files:
-        batch, dump = (json.loads(Path(file).read_text()) for file in files)
-        differences += compare_dump(model, batch, dump)
+        differences.append(compare_expected("peft", load_peft(base, export / "peft", len(id2label)), export))
+    if dump:
+        differences += compare_dump(model, *map(read, dump))
+    if predictions:
+        differences.append(compare_predictions(model, export, read(predictions), id2label))
     script = subprocess.run([sys.executable, export / "predict.py", base], capture_output=True, text=True)
     if script.returncode != 0:
         raise SystemExit(f"predict.py failed:\n{script.stderr}")
@@ -101,4 +113,9 @@ def main(base, export, *files):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("base")
+    parser.add_argument("export", type=Path)
+    parser.add_argument("--dump", nargs=2)
+    parser.add_argument("--predictions")
+    main(**vars(parser.parse_args()))

@@ -9,7 +9,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, get_linear
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_pt_utils import LabelSmoother
 
-from forward import batch, inputs
+from forward import batch, inputs, mini_sha256
 from models import lora, seq_bn, trainable, with_adapter
 from store import tensors, untensor, write
 
@@ -132,11 +132,11 @@ def write_training():
 
 def write_mini():
     """Losses only: the weights start from made-up values and are too large to keep."""
-    hosts = batches("mini-roberta", 2000, 2, 30)
+    hosts = batches("mini-roberta", 2000, 2, 16)
     cases = []
     for method, adapter in {"seq_bn": seq_bn(), "lora": lora()}.items():
         args = {**PLAIN, "learning_rate": 1e-3, "warmup_steps": 2}
         result = train(with_adapter("mini-roberta", adapter, 2), hosts, args)
         kept = {key: result[key] for key in ("losses", "grad_norms", "learning_rates")}
         cases.append({"name": f"{method} warmup", "adapter": adapter, "args": args, **kept})
-    write("training-mini-roberta", {"model": "mini-roberta", "num_labels": 2, "batches": hosts, "cases": cases})
+    write("training-mini-roberta", {"sha256": mini_sha256(), "model": "mini-roberta", "num_labels": 2, "batches": hosts, "cases": cases})

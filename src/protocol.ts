@@ -108,6 +108,8 @@ export type RunEvent =
       rows: SummaryRow[]
     }
   | { type: 'state'; runId: string; state: TrainState }
+  /** After every optimiser step; the readings of `step` come only every logging_steps. */
+  | { type: 'tick'; runId: string; step: number; seconds_left: number | null }
   | {
       type: 'step'
       runId: string

@@ -55,7 +55,7 @@ export class Training {
   pause(): void {
     if (this.#paused) return
     this.#paused = true
-    this.#wish = 'checkpoint'
+    this.#wish ??= 'checkpoint'
     this.#announce()
   }
 
@@ -116,6 +116,7 @@ export class Training {
 
   #tick({ step, total }: { step: number; total: number }): void {
     this.#clock.tick(step, total)
+    this.post({ type: 'tick', runId: this.record.id, step, seconds_left: this.#clock.secondsLeft })
     if (performance.now() - this.#checkpointMs > checkpointEveryMs) this.#wish ??= 'checkpoint'
   }
 

@@ -50,6 +50,11 @@ export async function openContext(
   return { context, watch }
 }
 
+/** An init script that makes a page's browser one without WebGPU. Text, because a bundler's helpers do not reach pages. */
+export const withoutGpu = {
+  content: "Object.defineProperty(Navigator.prototype, 'gpu', { get: () => undefined, configurable: true })",
+}
+
 /** One accessibility rule that the page breaks, with the elements that break it. */
 export interface Violation {
   rule: string

@@ -1,7 +1,7 @@
 /** A browser that gives no GPU: the page says what to do and offers the slow mode, which trains; a cut-off run goes on. */
 import type { Browser, BrowserContext, Page } from 'playwright'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { axe, launch, openContext, until } from './browser.ts'
+import { axe, launch, openContext, until, withoutGpu } from './browser.ts'
 import { madeUpCsv } from './rows.ts'
 import { serveSite, type Serving } from './site.ts'
 import {
@@ -29,9 +29,7 @@ describe('without a GPU', () => {
     site = await serveSite()
     browser = await launch()
     context = (await openContext(browser)).context
-    await context.addInitScript(() => {
-      Object.defineProperty(Navigator.prototype, 'gpu', { get: () => undefined, configurable: true })
-    })
+    await context.addInitScript(withoutGpu)
     page = await context.newPage()
     await page.goto(site.url)
   })

@@ -1,0 +1,392 @@
+/**
+ * Everything the page shows about the work in hand. `Session` owns the worker (made at the first need), sends its
+ * commands and applies its events; components read the fields and call the methods, and never see a message.
+ * Values that are replaced whole are `$state.raw`; a run's curves are plain columns and `frame` says when to draw.
+ */
+import { seqBnDefaults, loraDefaults, trainingDefaults } from '../config.ts'
+import type { AdapterMethod, LoRAConfig, SeqBnConfig } from '../config.ts'
+import type {
+  AdapterConfig,
+  BaseIdentity,
+  Command,
+  DataSource,
+  DatasetSummary,
+  DeviceReport,
+  Mapping,
+  ModelSource,
+  Prediction,
+  Role,
+  RobertaConfig,
+  RunEvent,
+  SelfTestReport,
+  SplitArguments,
+  SummaryRow,
+  TablePreview,
+  TrainingArguments,
+} from '../protocol.ts'
+import { standing, type Alert } from './alert.ts'
+import type { Connect, Connection } from './connect.ts'
+import { after, begin, type AboutRun, type EventOf, type Run } from './currentRun.ts'
+import { problemsIn } from './fields.ts'
+
+export interface SessionOptions {
+  connect: Connect
+  /** Where the slow mode's files lie, absolute. */
+  wasmUrl: string
+  /** Offers bytes to the user as a file. */
+  save: (name: string, mime: string, bytes: Uint8Array<ArrayBuffer>) => void
+  /** Calls back before the next drawing of the page. */
+  schedule: (draw: () => void) => void
+  /** A run was added to or changed in the library. */
+  onKept: () => void
+}
+
+export class Session {
+  backend = $state<'webgpu' | 'wasm'>('webgpu')
+  device = $state.raw<DeviceReport | null>(null)
+  selfTest = $state.raw<SelfTestReport | null>(null)
+  download = $state.raw<EventOf<'download'> | null>(null)
+  model = $state.raw<{ base: BaseIdentity; config: RobertaConfig; notes: string[]; bytes: number } | null>(
+    null,
+  )
+  tables = $state.raw<TablePreview[]>([])
+  mapping = $state<Mapping | null>(null)
+  roles = $state<Role[]>([])
+  split = $state<SplitArguments>({
+    validation: 0.1,
+    test: 0.2,
+    fraction: 1,
+    sampling: 'stratified',
+    seed: 42,
+  })
+  dataset = $state.raw<DatasetSummary | null>(null)
+  method = $state<AdapterMethod>('seq_bn')
+  seqBn = $state<SeqBnConfig>(structuredClone(seqBnDefaults))
+  lora = $state<LoRAConfig>(structuredClone(loraDefaults))
+  args = $state<TrainingArguments>({ ...trainingDefaults })
+  summary = $state.raw<SummaryRow[]>([])
+  run = $state.raw<Run | null>(null)
+  /** The run whose adapter is in the model, for prediction and export. */
+  active = $state.raw<{ runId: string; name: string; id2label: string[] } | null>(null)
+  predictions = $state.raw<{ text: string; prediction: Prediction }[]>([])
+  alerts = $state.raw<Alert[]>([])
+  /** The run that an import became, the newest. */
+  imported = $state<string | null>(null)
+  notice = $state('')
+  /** Commands whose answer has not come yet. */
+  pending = $state.raw<Command['type'][]>([])
+  /** Bumped once per drawn frame while numbers come in. */
+  frame = $state(0)
+
+  #options: SessionOptions
+  #worker: Connection | null = null
+  #waiting: { command: Command['type']; expect: RunEvent['type']; settle: (ok: boolean) => void }[] = []
+  #asked: string[] = []
+  #ids = 0
+  #drawing = false
+  #mapTimer: ReturnType<typeof setTimeout> | undefined
+  #describeTimer: ReturnType<typeof setTimeout> | undefined
+
+  constructor(options: SessionOptions) {
+    this.#options = options
+  }
+
+  get adapter(): AdapterConfig {
+    if (this.method === 'seq_bn') return $state.snapshot(this.seqBn)
+    return this.method === 'lora' ? $state.snapshot(this.lora) : { method: 'head' }
+  }
+
+  get training(): boolean {
+    return this.run?.state === 'running' || this.run?.state === 'paused'
+  }
+
+  /** Why Train cannot act, in one sentence; null when it can. */
+  get blocked(): string | null {
+    if (this.training) return 'A run is going on.'
+    if (this.pending.includes('train')) return 'The run is being prepared.'
+    if (this.selfTest && !this.selfTest.passed)
+      return 'The self-test of this device failed, so its numbers cannot be trusted.'
+    if (!this.model) return 'Load a model first.'
+    if (this.tables.length === 0) return 'Choose some data first.'
+    if (!this.mapping) return 'Say which columns hold the text and the label.'
+    if (this.pending.includes('mapData')) return 'The data is being checked.'
+    if (!this.dataset) return 'The data cannot be used as it is; the reason stands above.'
+    const error = this.dataset.problems.find((problem) => problem.level === 'error')
+    return error?.message ?? problemsIn(this.args)[0] ?? null
+  }
+
+  /** Sends `command` and waits for its event: false when it failed, which the alerts then say. */
+  ask(command: Command, expect: RunEvent['type']): Promise<boolean> {
+    this.#worker ??= this.#options.connect(
+      (event) => this.apply(event),
+      (message) => this.apply({ type: 'error', command: null, message, fatal: true }),
+    )
+    const worker = this.#worker
+    this.alerts = standing(this.alerts, command.type)
+    return new Promise((resolve) => {
+      this.#waiting.push({ command: command.type, expect, settle: resolve })
+      this.pending = this.#waiting.map((waiter) => waiter.command)
+      worker.send(command)
+    })
+  }
+
+  async openDevice(): Promise<boolean> {
+    if (this.device?.backend === this.backend) return true
+    const { backend } = this
+    const { wasmUrl } = this.#options
+    return this.ask({ type: 'openDevice', backend, powerPreference: 'high-performance', wasmUrl }, 'device')
+  }
+
+  async openModel(source: ModelSource): Promise<boolean> {
+    if (!(await this.openDevice())) return false
+    const opened = await this.ask({ type: 'openModel', source }, 'model')
+    this.download = null
+    if (opened) await Promise.all([this.describe(), this.tables.length ? this.mapData() : true])
+    return opened
+  }
+
+  cancelDownload(): void {
+    this.#post({ type: 'cancelDownload' })
+  }
+
+  async openData(source: DataSource): Promise<boolean> {
+    if (!(await this.ask({ type: 'openData', source }, 'tables'))) return false
+    return this.model ? this.mapData() : true
+  }
+
+  /** Applies the columns, roles and split that are chosen; the answer is `dataset`. */
+  async mapData(): Promise<boolean> {
+    if (!this.mapping || !this.model || this.training) return false
+    const { max_length } = this.args
+    const mapping = $state.snapshot(this.mapping)
+    const split = $state.snapshot(this.split)
+    const mapped = await this.ask(
+      { type: 'mapData', mapping, split, roles: $state.snapshot(this.roles), max_length },
+      'dataset',
+    )
+    if (!mapped) this.dataset = null
+    else await this.describe()
+    return mapped
+  }
+
+  /** As `mapData`, once the user has paused typing. */
+  remap(): void {
+    clearTimeout(this.#mapTimer)
+    this.#mapTimer = setTimeout(() => void this.mapData(), 250)
+  }
+
+  /** As `describe`, once the user has paused typing. */
+  redescribe(): void {
+    clearTimeout(this.#describeTimer)
+    this.#describeTimer = setTimeout(() => void this.describe(), 250)
+  }
+
+  /** Asks for the summary table of what Train would train. */
+  async describe(): Promise<boolean> {
+    if (!this.model || this.training) return false
+    const num_labels = this.dataset?.id2label.length ?? 2
+    return this.ask({ type: 'describe', adapter: this.adapter, num_labels }, 'summary')
+  }
+
+  async train(name: string): Promise<boolean> {
+    if (this.blocked) return false
+    const args = $state.snapshot(this.args)
+    this.notice = 'Preparing the run.'
+    return this.ask(
+      { type: 'train', runId: crypto.randomUUID(), name, adapter: this.adapter, args },
+      'started',
+    )
+  }
+
+  /** Shows a kept run's curves and result; its adapter comes into the model with `openRun`. */
+  show(run: Run | null): void {
+    if (!this.training) this.run = run
+  }
+
+  /** Puts a run's settings into the form. */
+  adopt(adapter: AdapterConfig, args: TrainingArguments | null): void {
+    this.method = adapter.method
+    if (adapter.method === 'seq_bn') this.seqBn = { ...adapter }
+    if (adapter.method === 'lora') this.lora = { ...adapter }
+    if (args) this.args = { ...args }
+    this.redescribe()
+  }
+
+  /** Puts columns, split and roles of an earlier run into the form. */
+  choose(mapping: Mapping, split: SplitArguments, roles: Role[]): void {
+    this.mapping = { ...mapping }
+    this.split = { ...split }
+    if (roles.length === this.tables.length) this.roles = [...roles]
+  }
+
+  resumeRun(runId: string): Promise<boolean> {
+    return this.ask({ type: 'resumeRun', runId }, 'started')
+  }
+
+  /** Pause, resume, step or stop the run that is going on. */
+  control(type: 'pause' | 'resume' | 'step' | 'stop'): void {
+    if (this.training) this.#post({ type })
+  }
+
+  openRun(runId: string): Promise<boolean> {
+    return this.ask({ type: 'openRun', runId }, 'opened')
+  }
+
+  importAdapter(files: File[]): Promise<boolean> {
+    return this.ask({ type: 'importAdapter', runId: crypto.randomUUID(), files }, 'imported')
+  }
+
+  predict(text: string): Promise<boolean> {
+    this.#asked = [text]
+    return this.ask({ type: 'predict', id: ++this.#ids, texts: [text] }, 'prediction')
+  }
+
+  predictFile(file: File): Promise<boolean> {
+    return this.ask({ type: 'predictFile', file }, 'file')
+  }
+
+  exportRun(runId: string): Promise<boolean> {
+    return this.ask({ type: 'exportRun', runId }, 'file')
+  }
+
+  alert(message: string, fatal = false, command: Command['type'] | null = null): void {
+    if (this.alerts.some((alert) => alert.message === message)) return
+    this.alerts = [...this.alerts, { id: ++this.#ids, message, fatal, command }]
+  }
+
+  dismiss(id: number): void {
+    this.alerts = this.alerts.filter((alert) => alert.id !== id)
+  }
+
+  /** Takes one event of the worker in, then lets whoever waits for it go on. */
+  apply(event: RunEvent): void {
+    this.#take(event)
+    const failed = event.type === 'error'
+    const met = this.#waiting.filter((waiter) =>
+      failed ? event.fatal || waiter.command === event.command : waiter.expect === event.type,
+    )
+    const settled = failed ? met : met.slice(0, 1)
+    if (settled.length === 0) return
+    this.#waiting = this.#waiting.filter((waiter) => !settled.includes(waiter))
+    this.pending = this.#waiting.map((waiter) => waiter.command)
+    for (const waiter of settled) waiter.settle(!failed)
+  }
+
+  #post(command: Command): void {
+    this.#worker?.send(command)
+  }
+
+  #take(event: RunEvent): void {
+    switch (event.type) {
+      case 'device':
+        this.device = event.report
+        return
+      case 'selfTest':
+        this.selfTest = event.report
+        return
+      case 'download':
+        this.download = event
+        return
+      case 'model':
+        this.model = event
+        this.notice = `The model ${event.base.name} is loaded.`
+        return
+      case 'tables':
+        this.dataset = null
+        this.tables = event.tables
+        this.mapping = event.mapping
+        this.roles = event.roles
+        return
+      case 'dataset':
+        this.dataset = event.summary
+        return
+      case 'summary':
+        this.summary = event.rows
+        return
+      case 'opened':
+        this.active = { runId: event.runId, name: event.name, id2label: event.id2label }
+        this.predictions = []
+        return
+      case 'imported':
+        this.imported = event.runId
+        this.notice = `${event.name} was imported and kept.`
+        for (const note of event.notes) this.alert(note)
+        this.#options.onKept()
+        return
+      case 'prediction':
+        this.#takePrediction(event)
+        return
+      case 'file':
+        this.#options.save(event.name, event.mime, event.bytes)
+        return
+      case 'error':
+        this.#takeError(event)
+        return
+      case 'started':
+      case 'state':
+      case 'tick':
+      case 'step':
+      case 'evaluation':
+      case 'done':
+        this.#takeRunEvent(event)
+        return
+      default:
+        event satisfies never
+    }
+  }
+
+  #takePrediction(event: EventOf<'prediction'>): void {
+    const pairs = event.predictions.map((prediction, i) => ({ text: this.#asked[i] ?? '', prediction }))
+    this.predictions = [...pairs, ...this.predictions].slice(0, 20)
+  }
+
+  #takeError(event: EventOf<'error'>): void {
+    this.alert(event.message, event.fatal, event.command)
+    const ended = event.fatal || event.command === 'train' || event.command === 'resumeRun'
+    if (ended && this.run && this.training) {
+      this.run = { ...this.run, state: 'broken', note: event.message }
+      this.#options.onKept()
+    }
+    if (!event.fatal) return
+    this.device = null
+    this.selfTest = null
+    this.model = null
+    this.tables = []
+    this.download = null
+    this.active = null
+    this.dataset = null
+    this.#worker?.close()
+    this.#worker = null
+  }
+
+  #takeRunEvent(event: AboutRun): void {
+    if (event.type === 'started') {
+      this.run = begin(event, this.method, this.device?.slow ?? false, this.run)
+      this.active = null
+      this.summary = event.rows
+      this.notice = `Training has started: ${event.total_steps} steps.`
+      return this.#options.onKept()
+    }
+    if (this.run?.runId !== event.runId) return
+    const run = after(this.run, event)
+    this.run = run
+    if (event.type === 'evaluation')
+      this.notice = `Step ${event.step}: macro-F1 on validation ${event.metrics.f1_macro.toFixed(3)}.`
+    if (event.type === 'done') {
+      this.active = { runId: run.runId, name: run.name, id2label: run.id2label }
+      this.predictions = []
+      this.notice = `The run has ended; its adapter is kept, with the weights of step ${run.best_step}.`
+      this.#options.onKept()
+    }
+    this.#draw()
+  }
+
+  #draw(): void {
+    if (this.#drawing) return
+    this.#drawing = true
+    this.#options.schedule(() => {
+      this.#drawing = false
+      this.frame += 1
+    })
+  }
+}

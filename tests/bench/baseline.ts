@@ -1,0 +1,21 @@
+/** The counts that are kept in baseline.json and compared by tests/bench.test.ts: this engine at a small size. */
+import { loraDefaults, seqBnDefaults } from '../../src/config.ts'
+import { measureEngine, type Cost, type Size } from './measure.ts'
+import { twoLayers } from './sizes.ts'
+
+/** By work, as the bench's table names it. */
+export type Baseline = Record<string, Cost>
+
+export const smallSize: Size = { config: twoLayers, B: 4, S: 32 }
+
+/** Measures everything that the baseline holds. */
+export async function measureBaseline(): Promise<Baseline> {
+  const baseline: Baseline = {}
+  for (const adapter of [seqBnDefaults, loraDefaults]) {
+    const { forward, step, dropoutStep } = await measureEngine(smallSize, adapter)
+    baseline[`${adapter.method} forward`] = forward
+    baseline[`${adapter.method} step`] = step
+    baseline[`${adapter.method} step, dropout`] = dropoutStep
+  }
+  return baseline
+}

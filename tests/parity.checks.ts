@@ -5,8 +5,14 @@
  */
 import { beforeAll, describe, expect, test } from 'vitest'
 import type { AdapterConfig } from '../src/config.ts'
-import { openBackend, type BackendKind, type DeviceReport } from '../src/kernels/backend.ts'
+import {
+  openBackend,
+  type BackendKind,
+  type BackendOptions,
+  type DeviceReport,
+} from '../src/kernels/backend.ts'
 import { disposeModel } from '../src/model/model.ts'
+import type { Roberta } from '../src/model/roberta.ts'
 import { parseRobertaConfig } from '../src/model/robertaConfig.ts'
 import { decode, readFixture, readModel, type Stored, type StoredBatch } from './fixtures.ts'
 import { madeUpWeights } from './madeUp.ts'
@@ -99,19 +105,27 @@ async function adapterChecks(folder: string): Promise<Check[]> {
 }
 
 async function trainingChecks(folder: string, path: string): Promise<Check[]> {
-  type Fixture = { model: string; num_labels: number; batches: StoredBatch[]; cases: Curve[] }
-  const { model, num_labels, batches, cases } = await readFixture<Fixture>(`training-${folder}`)
+  type Fixture = {
+    sha256?: string
+    model: string
+    num_labels: number
+    batches: StoredBatch[]
+    cases: Curve[]
+  }
+  const { sha256, model, num_labels, batches, cases } = await readFixture<Fixture>(`training-${folder}`)
   return cases.map((stored) => ({
     name: `${stored.losses.length} steps of ${stored.name} on ${model}`,
     run: (device) =>
-      withFolder(device, path, (roberta) =>
-        compareCurve(madeUpModel(roberta, stored.adapter, num_labels), batches, stored),
+      withFolder(
+        device,
+        path,
+        (roberta) => compareCurve(madeUpModel(roberta, stored.adapter, num_labels), batches, stored),
+        sha256,
       ),
   }))
 }
 
 function miniCheck(): Check {
-  const folder = 'public/models/mini-roberta'
   type Fixture = StoredBatch &
     Omit<StoredEvaluation, 'grads'> & {
       sha256: string
@@ -122,29 +136,20 @@ function miniCheck(): Check {
     name: 'mini-roberta and a seq_bn on it',
     run: async (device) => {
       const stored = await readFixture<Fixture>('mini-roberta')
-      const { config, weights, bytes } = await readModel(folder)
-      const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
-      const sha256 = [...digest].map((byte) => byte.toString(16).padStart(2, '0')).join('')
-      if (sha256 !== stored.sha256)
-        throw new Error(
-          `${folder}/model.safetensors is not the file that the fixture was made from: npm run parity.`,
-        )
-      return withBase(device, config, weights, async (roberta) => {
+      const compare = async (roberta: Roberta): Promise<Difference[]> => {
         const host = hostBatch(stored)
         const base = (await hiddenStates(roberta, host)).at(-1)!
         const model = madeUpModel(roberta, stored.adapter, 2)
         const { logits, hidden } = await predicted(model, host)
         disposeModel(model)
+        const distance = (ours: Float32Array, theirs: Stored) => furthest(ours, decode(theirs).data)
         return [
-          {
-            what: 'base hidden',
-            worst: furthest(base, decode(stored.base_last_hidden_state).data),
-            limit: absolute,
-          },
-          { what: 'hidden', worst: furthest(hidden, decode(stored.last_hidden_state).data), limit: absolute },
-          { what: 'logits', worst: furthest(logits, decode(stored.logits).data), limit: absolute },
+          { what: 'base hidden', worst: distance(base, stored.base_last_hidden_state), limit: absolute },
+          { what: 'hidden', worst: distance(hidden, stored.last_hidden_state), limit: absolute },
+          { what: 'logits', worst: distance(logits, stored.logits), limit: absolute },
         ]
-      })
+      }
+      return withFolder(device, 'public/models/mini-roberta', compare, stored.sha256)
     },
   }
 }
@@ -199,12 +204,13 @@ export async function parityChecks(): Promise<Check[]> {
 }
 
 /** Makes each check a test on `backend`; what it measured goes into the test's report for `npm run parity`. */
-export function declareChecks(backend: BackendKind, checks: Check[]): void {
-  describe(backend, () => {
+export function declareChecks(backend: BackendKind, checks: Check[], options: BackendOptions = {}): void {
+  const title = options.variants ? `${backend}, variants for ${options.variants}` : backend
+  describe(title, () => {
     const refused: string[] = []
     let device: DeviceReport
     beforeAll(async () => {
-      device = await openBackend(backend, { onError: (message) => refused.push(message) })
+      device = await openBackend(backend, { ...options, onError: (message) => refused.push(message) })
     })
     for (const { name, run } of checks)
       test(name, async ({ task }) => {

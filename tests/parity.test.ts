@@ -3,7 +3,8 @@ import { declareChecks, parityChecks, robertaBaseCheck } from './parity.checks.t
 
 const checks = await parityChecks()
 declareChecks('wasm', [...checks, robertaBaseCheck()])
+// The cpu backend is slow and computes by the same reference ops: one curve for each method is enough.
 declareChecks(
   'cpu',
-  checks.filter(({ name }) => !name.includes('mini-roberta')),
+  checks.filter(({ name }) => !/mini-roberta|warmup|accumulation|smoothing|clipped/.test(name)),
 )

@@ -40,7 +40,7 @@ const metrics = await readFixture<{ cases: MetricsCase[] }>('metrics')
 const count = (shapes: [string, number[]][]) =>
   shapes.reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b, 1), 0)
 
-test.for(summaries.cases)('summary of $adapter on roberta-base’s shapes', ({ adapter, rows }) => {
+test.for(summaries.cases)('summary of $adapter.method on roberta-base’s shapes', ({ adapter, rows }) => {
   const base = parseRobertaConfig(JSON.stringify(config))
   const head = classificationHead(2)
   const params = count(adapterShapes(base, adapter, summaries.name))

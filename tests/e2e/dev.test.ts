@@ -29,7 +29,8 @@ it('loads, trains and finishes on the development server', async () => {
   const page = await context.newPage()
   let loads = 0
   page.on('load', () => loads++)
-  await page.goto(server.resolvedUrls!.local[0]!)
+  // The first answer waits until every dependency is bundled.
+  await page.goto(server.resolvedUrls!.local[0]!, { timeout: 240_000 })
   await loadBundled(page)
   await chooseFile(page, 'returns.csv', madeUpCsv(60))
   await dataReady(page)

@@ -7,11 +7,9 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import AutoTokenizer, RobertaForMaskedLM, RobertaModel
 
-from models import (
-    CORPUS, MINI, base_model, base_tensors, config_fields, config_of, fill, lora, seq_bn, trainable, with_adapter, write_config,
-    write_weights,
-)  # fmt: skip
-from store import FIXTURES, made_up, tensor, tensors, uniform, write
+from models import CORPUS, MINI, base_model, base_tensors, config_fields, config_of, fill, lora, seq_bn, trainable
+from models import with_adapter, write_config, write_weights
+from store import FIXTURES, tensor, tensors, uniform, write
 
 PAD = 1
 
@@ -64,16 +62,18 @@ def write_variants():
     old = lambda k: k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
     embeddings = plain["roberta.embeddings.word_embeddings.weight"]
     pooler = {k: v for k, v in model.state_dict().items() if "pooler" in k}
+    decoder = {"lm_head.decoder.weight": embeddings.clone(), "lm_head.decoder.bias": masked["lm_head.bias"].clone()}
+    positions = torch.arange(config.max_position_embeddings)[None]
     files = {
         "bare": {k.removeprefix("roberta."): v for k, v in plain.items()},
         "gamma_beta": {old(k): v for k, v in plain.items()},
         "float16": {k: v.half() for k, v in plain.items()},
         "bfloat16": {k: v.bfloat16() for k, v in plain.items()},
         "pooler": {**plain, **pooler},
-        "untied_decoder": {**masked, "lm_head.decoder.weight": embeddings.clone(), "lm_head.decoder.bias": masked["lm_head.bias"].clone()},
+        "untied_decoder": {**masked, **decoder},
         "tied_decoder": {k: v for k, v in masked.items() if "decoder" not in k},
-        "position_ids": {**plain, "roberta.embeddings.position_ids": torch.arange(config.max_position_embeddings)[None]},
-    }  # fmt: skip
+        "position_ids": {**plain, "roberta.embeddings.position_ids": positions},
+    }
     host = batch("variants", config.vocab_size, [9, 4], 2)
     expected = {}
     for name, state in files.items():
@@ -121,7 +121,8 @@ ADAPTERS = {
 
 
 def write_adapters():
-    for size, vocab, lengths, num_labels in [("tiny-roberta", 400, [13, 6, 9, 2], 2), ("odd-roberta", 40, [5, 11, 3], 3)]:
+    sizes = [("tiny-roberta", 400, [13, 6, 9, 2], 2), ("odd-roberta", 40, [5, 11, 3], 3)]
+    for size, vocab, lengths, num_labels in sizes:
         host = batch(f"adapters {size}", vocab, lengths, num_labels)
         cases = []
         for name, adapter in ADAPTERS.items():
@@ -138,7 +139,11 @@ def write_made_up():
     with torch.no_grad():
         logits = model(**inputs(host)).logits
     narrow = [tensor(state[:, :, :8]) for state in states]
-    write("made-up", {"config": config_fields(model.config), **host, "logits": tensor(logits), "first_token": tensor(states[-1][:, 0]), "hidden_states": narrow})
+    write(
+        "made-up",
+        {"config": config_fields(model.config), **host, "logits": tensor(logits),
+         "first_token": tensor(states[-1][:, 0]), "hidden_states": narrow},
+    )  # fmt: skip
 
 
 def mini_sha256():
@@ -154,6 +159,7 @@ def write_mini():
     result = evaluate(with_adapter("mini-roberta", seq_bn(), 2), host)
     write(
         "mini-roberta",
-        {"sha256": mini_sha256(), "texts": CORPUS[:4], **host, "adapter": seq_bn(), "base_last_hidden_state": tensor(base[-1]),
+        {"sha256": mini_sha256(), "texts": CORPUS[:4], **host, "adapter": seq_bn(),
+         "base_last_hidden_state": tensor(base[-1]),
          **{key: result[key] for key in ("logits", "loss", "last_hidden_state")}},
     )  # fmt: skip

@@ -12,6 +12,7 @@ import ast
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -96,6 +97,8 @@ def compare_dump(model, batch, dump):
 
 def main(base, export, dump, predictions):
     read = lambda path: json.loads(Path(path).read_text())
+    if read(export / "run.json")["base"]["sha256"] != sha256((Path(base) / "model.safetensors").read_bytes()).hexdigest():
+        raise SystemExit(f"{export} was made on other weights than those in {base}: export it again")
     id2label = read(export / "label_map.json")["id2label"]
     model = load_adapterhub(base, export / "adapterhub")
     differences = [compare_expected("adapters", model, export)]

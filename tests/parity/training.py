@@ -139,4 +139,5 @@ def write_mini():
         result = train(with_adapter("mini-roberta", adapter, 2), hosts, args)
         kept = {key: result[key] for key in ("losses", "grad_norms", "learning_rates")}
         cases.append({"name": f"{method} warmup", "adapter": adapter, "args": args, **kept})
-    write("training-mini-roberta", {"sha256": mini_sha256(), "model": "mini-roberta", "num_labels": 2, "batches": hosts, "cases": cases})
+    fixture = {"sha256": mini_sha256(), "model": "mini-roberta", "num_labels": 2, "batches": hosts, "cases": cases}
+    write("training-mini-roberta", fixture)

@@ -64,7 +64,6 @@ function fetchedFiles(): Plugin {
 /** Bundled once, up front: a dependency found late makes the dev server reload the page, in mid-run or mid-test. */
 const prebundled = [
   '@huggingface/tokenizers',
-  '@huggingface/transformers',
   '@noble/hashes/sha2.js',
   '@noble/hashes/utils.js',
   '@tensorflow/tfjs-backend-cpu',

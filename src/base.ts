@@ -26,6 +26,10 @@ export async function openBase(folder: ModelFolder): Promise<Base> {
     throw new Error(
       `The tokenizer knows ${tokenizer.vocab_size} tokens but the model only ${config.vocab_size}: tokenizer.json and config.json are not of one model.`,
     )
+  if (tokenizer.pad_token_id !== config.pad_token_id)
+    throw new Error(
+      `The tokenizer pads with token ${tokenizer.pad_token_id} but the model expects ${config.pad_token_id}: tokenizer.json and config.json are not of one model.`,
+    )
   const weights = await openSafetensors(folder.weights)
   const { backend, limits } = openedDevice()
   const { roberta, notes } = await loadRoberta(

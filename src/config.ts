@@ -209,3 +209,48 @@ export const trainingDefaults: TrainingArguments = {
   base_dropout: true,
   group_by_length: true,
 }
+
+/** What is wrong with an adapter's fields, one sentence each; empty when nothing is. */
+export function adapterProblems(adapter: AdapterConfig): string[] {
+  if (adapter.method === 'head') return []
+  const problems: string[] = []
+  if (!adapter.leave_out.every((layer) => Number.isInteger(layer) && layer >= 0))
+    problems.push('leave_out must list layers by number, from 0.')
+  if (!(adapter.dropout >= 0 && adapter.dropout < 1))
+    problems.push(`The adapter's dropout is ${adapter.dropout}; it must be at least 0 and below 1.`)
+  if (adapter.method === 'seq_bn') {
+    if (!(adapter.reduction_factor > 0 && Number.isFinite(adapter.reduction_factor)))
+      problems.push(`reduction_factor is ${adapter.reduction_factor}; it must be above 0.`)
+    return problems
+  }
+  const { r, alpha, attn_matrices, selfattn_lora, intermediate_lora, output_lora } = adapter
+  if (!(Number.isInteger(r) && r >= 1)) problems.push(`r is ${r}; it must be a whole number of at least 1.`)
+  if (!Number.isFinite(alpha)) problems.push(`alpha is ${alpha}; it must be a number.`)
+  const unknown = attn_matrices.find((matrix) => !['q', 'k', 'v'].includes(matrix))
+  if (unknown !== undefined) problems.push(`attn_matrices names ${unknown}; it may name q, k and v.`)
+  if (!(selfattn_lora && attn_matrices.length > 0) && !intermediate_lora && !output_lora)
+    problems.push('LoRA changes no matrix; choose at least one of q, k, v, intermediate_lora, output_lora.')
+  return problems
+}
+
+/** What is wrong with training arguments, one sentence each; empty when nothing is. */
+export function trainingProblems(args: TrainingArguments): string[] {
+  const problems: string[] = []
+  const whole = [
+    'per_device_train_batch_size',
+    'per_device_eval_batch_size',
+    'gradient_accumulation_steps',
+    'logging_steps',
+    'eval_steps',
+  ] as const
+  for (const key of whole)
+    if (!(Number.isInteger(args[key]) && args[key] >= 1))
+      problems.push(`${key} is ${args[key]}; it must be a whole number of at least 1.`)
+  if (!(Number.isInteger(args.max_length) && args.max_length >= 3))
+    problems.push(`max_length is ${args.max_length}; it must be a whole number of at least 3.`)
+  if (!(args.learning_rate >= 0 && Number.isFinite(args.learning_rate)))
+    problems.push(`learning_rate is ${args.learning_rate}; it must not be negative.`)
+  if (args.max_steps <= 0 && !(args.num_train_epochs > 0))
+    problems.push('num_train_epochs must be above 0, or max_steps must say how many steps to take.')
+  return problems
+}

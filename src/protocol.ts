@@ -142,10 +142,12 @@ export type RunEvent =
       /** Metrics of the kept weights on the test split; null when there is none. */
       test: Metrics | null
       judged: Judged[]
+      /** The adapter is in the browser's store; false: only in this tab, until it closes. */
+      kept: boolean
     }
   | { type: 'opened'; runId: string; name: string; id2label: string[] }
   | { type: 'imported'; runId: string; name: string; notes: string[] }
   | { type: 'prediction'; id: number; predictions: Prediction[] }
   | { type: 'file'; name: string; mime: string; bytes: Uint8Array<ArrayBuffer> }
   /** `fatal`: the device is gone; reload or open another. `command` names what failed. */
-  | { type: 'error'; command: Command['type'] | null; message: string; fatal: boolean }
+  | { type: 'error'; command: Command['type'] | null; runId: string | null; message: string; fatal: boolean }

@@ -3,18 +3,21 @@
  * both run this file; what differs is where bytes come from and where events go.
  */
 import {
+  adapterProblems,
   classificationHead,
+  trainingProblems,
   type AdapterBundle,
   type AdapterConfig,
   type TrainingArguments,
 } from './config.ts'
 import type { Base } from './base.ts'
 import { encode, type Encoded } from './data/batches.ts'
-import type { Dataset, Example } from './data/dataset.ts'
+import type { Dataset } from './data/dataset.ts'
 import { initialise } from './model/adapters.ts'
 import { bundleOf, createModel, disposeModel, type Model } from './model/model.ts'
+import { maxTokens } from './model/robertaConfig.ts'
+import { judge } from './predict.ts'
 import type { Judged } from './protocol.ts'
-import { argMax, evaluate } from './train/evaluate.ts'
 import type { Metrics } from './train/metrics.ts'
 import { train, type Checkpoint, type TrainEvent, type TrainResult, type Wish } from './train/train.ts'
 
@@ -25,7 +28,7 @@ export interface Job {
   name: string
   adapter: AdapterConfig
   args: TrainingArguments
-  resume: Omit<Checkpoint, 'type'> | null
+  resume: Omit<Checkpoint, 'type' | 'asked'> | null
 }
 
 export interface Outcome extends TrainResult {
@@ -45,6 +48,7 @@ export async function* run({
   args,
   resume,
 }: Job): AsyncGenerator<TrainEvent, Outcome, Wish> {
+  refuseProblems(base, adapter, args)
   const encoded = (rows: Dataset['train']): Encoded => encode(rows, base.tokenizer, args.max_length)
   const head = classificationHead(dataset.id2label.length)
   const start = initialise(base.config, adapter, head, name, args.seed)
@@ -61,18 +65,12 @@ export async function* run({
   }
 }
 
-/** The kept weights on rows that neither training nor the choice of weights has seen. */
-async function judge(
-  model: Model,
-  examples: Example[],
-  encoded: Encoded,
-  args: TrainingArguments,
-): Promise<Pick<Outcome, 'test' | 'judged'>> {
-  if (examples.length === 0) return { test: null, judged: [] }
-  const { metrics, rows } = await evaluate(model, encoded, args.per_device_eval_batch_size)
-  const judged = examples.map(({ text, label }, i) => {
-    const predicted = argMax(rows[i]!)
-    return { text, label, predicted, score: rows[i]![predicted]! }
-  })
-  return { test: metrics, judged }
+/** Throws what is wrong with a job before anything is made of it. */
+function refuseProblems({ config }: Base, adapter: AdapterConfig, args: TrainingArguments): void {
+  const [problem] = [...adapterProblems(adapter), ...trainingProblems(args)]
+  if (problem !== undefined) throw new Error(problem)
+  if (args.max_length > maxTokens(config))
+    throw new Error(
+      `max_length is ${args.max_length}, but this model reads at most ${maxTokens(config)} tokens; lower it.`,
+    )
 }

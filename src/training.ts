@@ -2,7 +2,9 @@
  * A run under way in the tab: pulls the program step by step, obeys pause, step and stop between pulls, keeps the
  * record and checkpoints in the browser, and posts what the page draws. Pausing is simply not pulling.
  */
+import type { Dataset } from './data/dataset.ts'
 import { deleteCheckpoints, getRun, putAdapter, putCheckpoint, putRun, type RunRecord } from './io/db.ts'
+import { sha256Hex } from './io/digest.ts'
 import { gpuBytes } from './kernels/backend.ts'
 import type { Metrics, RunEvent } from './protocol.ts'
 import { run, type Job, type Outcome } from './run.ts'
@@ -23,17 +25,27 @@ export class Training {
   /** Ends the wait of a paused run. */
   #wake: (() => void) | null = null
   #checkpointMs = performance.now()
-  #clock = new Clock()
+  /** Steps that were asked for one by one and not yet taken. */
+  #steps = 0
+  /** Smoothed time of one step; null until it says something. */
+  #secondsPerStep: number | null = null
+  #total = 0
+  readonly #firstStep: number
+  /** What tells this data from any other, see `fingerprint`. */
+  #data = ''
 
   constructor(
     readonly record: KeptRun,
     readonly job: Job,
     readonly post: (event: RunEvent) => void,
-  ) {}
+  ) {
+    this.#firstStep = job.resume?.step ?? 0
+  }
 
   /** Runs to the end and keeps the result. Throws what the program throws; the last checkpoint then stands. */
   async finish(): Promise<Outcome> {
     await putRun(this.record)
+    this.#data = await fingerprint(this.job.dataset)
     const program = run(this.job)
     try {
       for (let listening = false; ;) {
@@ -43,7 +55,7 @@ export class Training {
         if (done) return await this.#keep(value)
         await this.#handle(value)
         // Only here does the program take a wish: after a step, and after the checkpoint that was wished for.
-        listening = value.type === 'tick' || (value.type === 'checkpoint' && wish === 'checkpoint')
+        listening = value.type === 'tick' || (value.type === 'checkpoint' && value.asked)
         if (listening) await this.#rest()
       }
     } catch (error) {
@@ -61,13 +73,15 @@ export class Training {
 
   resume(): void {
     this.#paused = false
-    this.#clock.restart()
+    this.#steps = 0
     this.#announce()
     this.#wake?.()
   }
 
-  /** One optimiser step of a paused run. */
+  /** One optimiser step of a paused run, now or as soon as the pause has taken hold. */
   step(): void {
+    if (!this.#paused) return
+    this.#steps++
     this.#wake?.()
   }
 
@@ -88,11 +102,11 @@ export class Training {
       case 'checkpoint':
         return this.#keepCheckpoint(event)
       case 'step': {
-        const { type, samples_per_second, tokens_per_second, ...kept } = event
+        const { type, samples_per_second, tokens_per_second, seconds_per_step, ...kept } = event
         record.history.step.push(kept)
-        const speed = { samples_per_second, tokens_per_second }
-        const seconds_left = this.#clock.secondsLeft
-        this.post({ type, runId: record.id, ...kept, ...speed, gpu_bytes: gpuBytes(), seconds_left })
+        this.#time(kept.step, seconds_per_step)
+        const speed = { samples_per_second, tokens_per_second, seconds_left: this.#secondsLeft(kept.step) }
+        this.post({ type, runId: record.id, ...kept, ...speed, gpu_bytes: gpuBytes() })
         return
       }
       case 'evaluation': {
@@ -110,27 +124,41 @@ export class Training {
   /** Lets messages in; waits while the run is paused. */
   async #rest(): Promise<void> {
     await turn()
-    if (this.#paused && this.#wish === undefined) await new Promise<void>((resolve) => (this.#wake = resolve))
+    while (this.#paused && this.#wish === undefined && this.#steps === 0)
+      await new Promise<void>((resolve) => (this.#wake = resolve))
     this.#wake = null
+    if (this.#wish === undefined && this.#steps > 0) this.#steps--
   }
 
+  /** Takes a group's time into account; the first steps compile shaders and say nothing about the rest. */
+  #time(step: number, seconds: number): void {
+    if (step <= this.#firstStep + stepsBeforeEstimate) return
+    this.#secondsPerStep =
+      this.#secondsPerStep === null ? seconds : 0.9 * this.#secondsPerStep + 0.1 * seconds
+  }
+
+  #secondsLeft(step: number): number | null {
+    return this.#secondsPerStep === null ? null : (this.#total - step) * this.#secondsPerStep
+  }
+
+  /** A step taken by hand shows its loss at once: a checkpoint reports what has not been read yet. */
   #tick({ step, total }: { step: number; total: number }): void {
-    this.#clock.tick(step, total)
-    this.post({ type: 'tick', runId: this.record.id, step, seconds_left: this.#clock.secondsLeft })
-    if (performance.now() - this.#checkpointMs > checkpointEveryMs) this.#wish ??= 'checkpoint'
+    this.#total = total
+    this.post({ type: 'tick', runId: this.record.id, step, seconds_left: this.#secondsLeft(step) })
+    const due = performance.now() - this.#checkpointMs > checkpointEveryMs
+    if (this.#paused || due) this.#wish ??= 'checkpoint'
   }
 
   /** A full disk pauses the run instead of ending it: nothing trained so far is lost. */
   async #keepCheckpoint({ step, state, tensors }: Checkpoint): Promise<void> {
-    const { dataset } = this.job
-    const rows = [dataset.train.length, dataset.validation.length, dataset.test.length]
+    const { name } = this.job
     this.#checkpointMs = performance.now()
     try {
-      await putCheckpoint(this.record.id, { step, state: { ...state, rows }, tensors })
+      await putCheckpoint(this.record.id, { step, state: { ...state, name, data: this.#data }, tensors })
       await this.#save()
     } catch (error) {
       if (!this.#paused) this.pause()
-      this.#wish = undefined
+      if (this.#wish === 'checkpoint') this.#wish = undefined
       this.#complain(error)
     }
   }
@@ -138,50 +166,40 @@ export class Training {
   /** The result stays in the model, and can be exported, even when the browser cannot keep it. */
   async #keep(outcome: Outcome): Promise<Outcome> {
     const { reason, note, best_step, test, judged } = outcome
-    Object.assign(this.record, { status: reason, best_step, test })
+    let kept = false
     try {
-      await this.#save()
       await putAdapter(this.record.id, outcome.bundle)
+      // Only now: a run whose adapter could not be kept must still be resumable from its checkpoint.
+      Object.assign(this.record, { status: reason, best_step, test })
+      await this.#save()
       await deleteCheckpoints(this.record.id)
+      kept = true
     } catch (error) {
       this.#complain(error)
     }
-    this.post({ type: 'done', runId: this.record.id, reason, note, best_step, test, judged })
+    this.post({ type: 'done', runId: this.record.id, reason, note, best_step, test, judged, kept })
     return outcome
   }
 
-  /** Writes the record, under the name it may have been given meanwhile. */
+  /** Writes the record, with the name it may have been given meanwhile and the size of its adapter. */
   async #save(): Promise<void> {
-    this.record.name = (await getRun(this.record.id)).name
+    const { name, size } = await getRun(this.record.id)
+    Object.assign(this.record, { name, size })
     await putRun(this.record)
   }
 
   #complain(error: unknown): void {
     const message = error instanceof Error ? error.message : String(error)
-    this.post({ type: 'error', command: null, message, fatal: false })
+    this.post({ type: 'error', command: null, runId: null, message, fatal: false })
   }
 }
 
-/** Speed of the last steps, pauses left out. */
-class Clock {
-  #lastMs = performance.now()
-  #msPerStep: number | null = null
-  #steps = 0
-  secondsLeft: number | null = null
-
-  restart(): void {
-    this.#lastMs = performance.now()
-  }
-
-  tick(step: number, total: number): void {
-    const nowMs = performance.now()
-    const ms = nowMs - this.#lastMs
-    this.#lastMs = nowMs
-    // The first steps compile shaders; they say nothing about the rest.
-    if (++this.#steps <= 2) return
-    this.#msPerStep = this.#msPerStep === null ? ms : 0.9 * this.#msPerStep + 0.1 * ms
-    this.secondsLeft = this.#steps < stepsBeforeEstimate ? null : ((total - step) * this.#msPerStep) / 1000
-  }
+/** A digest of labels, texts and splits: a run goes on only with the data it began with. */
+export function fingerprint({ id2label, train, validation, test }: Dataset): Promise<string> {
+  const rows = [train, validation, test].map((split) =>
+    split.map(({ text, text_pair, label }) => [text, text_pair, label]),
+  )
+  return sha256Hex(new Blob([JSON.stringify([id2label, rows])]))
 }
 
 /** One turn of the event loop: without it a busy worker would never see a queued message. */

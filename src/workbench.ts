@@ -13,15 +13,18 @@ import { exportZip } from './io/export.ts'
 import { openHub } from './io/hub.ts'
 import { readAdapterFiles } from './io/import.ts'
 import { openBundled, openFiles, type ModelFolder } from './io/modelFolder.ts'
+import type { DownloadProgress } from './io/progress.ts'
 import { openBackend, openedDevice } from './kernels/backend.ts'
 import { adapterShapes, headShapes } from './model/adapters.ts'
 import { createModel, disposeModel, type Model } from './model/model.ts'
 import { adapterSummary, type SummaryRow } from './model/params.ts'
+import { maxTokens } from './model/robertaConfig.ts'
 import { disposeRoberta } from './model/roberta.ts'
 import { selfTest, type SelfTestReport } from './model/selfTest.ts'
-import type { Command, DataSource, ModelSource, Prediction, RunEvent } from './protocol.ts'
-import { exampleLogits, predictTexts } from './predict.ts'
-import { Training, type KeptRun } from './training.ts'
+import type { Command, DataSource, Mapping, ModelSource, Prediction, RunEvent } from './protocol.ts'
+import { alone, exampleLogits, predictTexts } from './predict.ts'
+import { fingerprint, Training, type KeptRun } from './training.ts'
+import type { Checkpoint } from './train/train.ts'
 import { plan } from './train/schedule.ts'
 
 type Of<T extends Command['type']> = Extract<Command, { type: T }>
@@ -32,6 +35,9 @@ interface Opened {
   model: Model
   bundle: AdapterBundle
 }
+
+/** What a checkpoint keeps besides tensors. */
+type ResumeState = Checkpoint['state'] & { name: string; data: string }
 
 /** The open data set, and where its rows came from. */
 interface Mapped {
@@ -47,6 +53,8 @@ export class Workbench {
   #mapped: Mapped | null = null
   #opened: Opened | null = null
   #training: Training | null = null
+  /** A run is under way, or about to be. */
+  #busy = false
   /** Why the device can no longer be used; everything after that fails for this one reason. */
   #gone: string | null = null
 
@@ -57,7 +65,7 @@ export class Workbench {
     this.#gone = null
     const complain = (message: string) => {
       this.#gone = `${message} What was trained up to the last checkpoint is kept: reload the page and resume the run.`
-      this.post({ type: 'error', command: null, message: this.#gone, fatal: true })
+      this.post({ type: 'error', command: null, runId: null, message: this.#gone, fatal: true })
     }
     const report = await openBackend(backend, {
       powerPreference,
@@ -115,51 +123,51 @@ export class Workbench {
   }
 
   async train({ runId, name, adapter, args }: Of<'train'>): Promise<void> {
-    const { dataset, data } = this.#data()
-    const base = this.#model()
-    const record: KeptRun = {
-      id: runId,
-      name,
-      created: Date.now(),
-      status: 'running',
-      adapter,
-      args,
-      base: base.identity,
-      id2label: dataset.id2label,
-      device: deviceLine(),
-      self_test: this.#test?.passed ? 'passed' : 'failed',
-      history: { step: [], evaluation: [] },
-      test: null,
-      best_step: 0,
-      data,
-      size: 0,
-    }
-    await this.#run(record, null)
+    await this.#alone('train another', async () => {
+      const { dataset, data } = this.#data()
+      const base = this.#model()
+      const record: KeptRun = {
+        id: runId,
+        name,
+        created: Date.now(),
+        status: 'running',
+        adapter,
+        args,
+        base: base.identity,
+        id2label: dataset.id2label,
+        device: deviceLine(),
+        self_test: this.#test?.passed ? 'passed' : 'failed',
+        history: { step: [], evaluation: [] },
+        test: null,
+        best_step: 0,
+        data,
+        size: 0,
+      }
+      await this.#run(record, adapterName(name), null)
+    })
   }
 
   async resumeRun({ runId }: Of<'resumeRun'>): Promise<void> {
-    const record = (await getRun(runId)) as KeptRun
-    const checkpoint = await getCheckpoint(runId)
-    if (!checkpoint) throw new Error(`“${record.name}” has no checkpoint to go on from; train it again.`)
-    const { dataset } = this.#data()
-    const state = checkpoint.state as {
-      best: { step: number; value: number | null }
-      waited: number
-      rows: number[]
-    }
-    const rows = [dataset.train.length, dataset.validation.length, dataset.test.length]
-    if (rows.join() !== state.rows.join())
-      throw new Error(
-        `“${record.name}” was trained on ${state.rows.join(' + ')} rows, but ${rows.join(' + ')} are open; open the same data with the same split first.`,
-      )
-    if (record.base?.sha256 !== this.#model().identity.sha256)
-      throw new Error(
-        `“${record.name}” stands on ${record.base?.name ?? 'another model'}; open that model first.`,
-      )
-    const known = record.history
-    known.step = known.step.filter(({ step }) => step <= checkpoint.step)
-    known.evaluation = known.evaluation.filter(({ step }) => step <= checkpoint.step)
-    await this.#run(record, { step: checkpoint.step, state, tensors: checkpoint.tensors })
+    await this.#alone('go on with another run', async () => {
+      const record = (await getRun(runId)) as KeptRun
+      const checkpoint = await getCheckpoint(runId)
+      if (!checkpoint) throw new Error(`“${record.name}” has no checkpoint to go on from; train it again.`)
+      const state = checkpoint.state as ResumeState
+      if (state.data !== (await fingerprint(this.#data().dataset)))
+        throw new Error(
+          `“${record.name}” began with other rows, labels or another split than are open now; open the same data with the same split first.`,
+        )
+      if (record.base?.sha256 !== this.#model().identity.sha256)
+        throw new Error(
+          `“${record.name}” stands on ${record.base?.name ?? 'another model'}; open that model first.`,
+        )
+      const { history } = record
+      history.step = history.step.filter(({ step }) => step <= checkpoint.step)
+      history.evaluation = history.evaluation.filter(({ step }) => step <= checkpoint.step)
+      if (!record.device.endsWith(deviceLine())) record.device += `, then ${deviceLine()}`
+      record.self_test = this.#test?.passed ? 'passed' : 'failed'
+      await this.#run(record, state.name, { step: checkpoint.step, state, tensors: checkpoint.tensors })
+    })
   }
 
   pause(): void {
@@ -214,26 +222,33 @@ export class Workbench {
   }
 
   async predict({ id, texts }: Of<'predict'>): Promise<void> {
-    const predictions = await predictTexts(this.#adapter(), this.#model().tokenizer, texts)
+    const predictions = await predictTexts(this.#adapter(), this.#model().tokenizer, texts.map(alone))
     this.post({ type: 'prediction', id, predictions })
   }
 
   async predictFile({ file }: Of<'predictFile'>): Promise<void> {
     const opened = this.#adapter()
-    const [table] = await parseSources([{ name: file.name, blob: file }])
+    const [table, more] = await parseSources([{ name: file.name, blob: file }])
     if (!table) throw new Error(`${file.name} holds no rows to predict.`)
-    const column = table.columns.indexOf(guessText(table))
-    const texts = table.rows.map((row) => row[column] ?? '')
+    if (more) throw new Error(`${file.name} holds several tables; give one at a time.`)
+    const { text, text_pair } = columnsOf(
+      table,
+      ((await getRun(opened.runId)) as KeptRun).data?.mapping as Mapping | undefined,
+    )
+    const texts = table.rows.map((row) => ({
+      text: row[text]!,
+      text_pair: text_pair < 0 ? null : row[text_pair]!,
+    }))
     const predictions = await predictTexts(opened, this.#model().tokenizer, texts)
     const { id2label } = opened.bundle
     const score = (prediction: Prediction, label: string) =>
       prediction.find((one) => one.label === label)!.score
     const data = predictions.map((one, i) => [
-      texts[i]!,
+      texts[i]!.text,
       one[0]!.label,
       ...id2label.map((label) => score(one, label)),
     ])
-    const names = [table.columns[column] ?? 'text', 'label', ...id2label.map((label) => `score ${label}`)]
+    const names = [table.columns[text]!, 'label', ...id2label.map((label) => `score ${label}`)]
     const csv = Papa.unparse({ fields: names, data }, { escapeFormulae: true })
     const bytes = new TextEncoder().encode(csv)
     this.post({
@@ -263,32 +278,35 @@ export class Workbench {
     const { roberta, identity, config } = this.#model()
     checkBase(bundle, { ...identity, intermediate_size: config.intermediate_size })
     const model = createModel(roberta, bundle.name, bundle.adapter, bundle.head, bundle.tensors)
+    const max_length = Math.min(bundle.max_length, maxTokens(config))
     this.#closeAdapter()
-    return (this.#opened = { runId, model, bundle })
+    return (this.#opened = { runId, model, bundle: { ...bundle, max_length } })
   }
 
-  async #run(record: KeptRun, resume: Training['job']['resume']): Promise<void> {
-    this.#refuseWhileTraining('train')
+  /** One run at a time, from the moment it is asked for. */
+  async #alone(what: string, work: () => Promise<void>): Promise<void> {
+    this.#refuseWhileTraining(what)
+    this.#busy = true
+    try {
+      await work()
+    } finally {
+      this.#busy = false
+    }
+  }
+
+  async #run(record: KeptRun, name: string, resume: Training['job']['resume']): Promise<void> {
     if (this.#gone) throw new Error(this.#gone)
     if (!this.#test?.passed) throw new Error(`Training is off: ${failures(this.#test)}`)
     const { dataset } = this.#data()
-    const { id, name, adapter, args } = record
-    if (!args) throw new Error(`“${name}” was imported; it has no training to go on with.`)
+    const { id, adapter, args } = record
+    if (!args) throw new Error(`“${record.name}” was imported; it has no training to go on with.`)
     this.#closeAdapter()
-    const job = { base: this.#model(), dataset, name: adapterName(name), adapter, args, resume }
+    const job = { base: this.#model(), dataset, name, adapter, args, resume }
     this.#training = new Training(record, job, this.post)
-    const rows = this.#summary(adapter, dataset.id2label.length, job.name)
+    const rows = this.#summary(adapter, dataset.id2label.length, name)
     const { total } = plan(args, dataset.train.length)
-    const step = resume?.step ?? 0
-    this.post({
-      type: 'started',
-      runId: id,
-      name,
-      total_steps: total,
-      step,
-      id2label: dataset.id2label,
-      rows,
-    })
+    const started = { runId: id, name: record.name, total_steps: total, step: resume?.step ?? 0, rows }
+    this.post({ type: 'started', ...started, id2label: dataset.id2label })
     try {
       const { model, bundle } = await this.#training.finish()
       this.#opened = { runId: id, model, bundle }
@@ -309,14 +327,14 @@ export class Workbench {
   }
 
   async #folder(source: ModelSource, signal: AbortSignal): Promise<ModelFolder> {
-    const onProgress = (progress: object) => this.post({ type: 'download', ...progress } as RunEvent)
+    const onProgress = (progress: DownloadProgress) => this.post({ type: 'download', ...progress })
     switch (source.kind) {
       case 'bundled':
-        return openBundled(source.url, onProgress)
+        return openBundled(source.url, onProgress, signal)
       case 'hub':
         return openHub(source, onProgress, signal)
       case 'files':
-        return openFiles(source.name, source.files)
+        return openFiles(source.name, source.files, signal)
       default:
         return source satisfies never
     }
@@ -343,7 +361,7 @@ export class Workbench {
   }
 
   #refuseWhileTraining(what: string): void {
-    if (this.#training) throw new Error(`A run is under way; stop it before you ${what}.`)
+    if (this.#busy) throw new Error(`A run is under way; stop it before you ${what}.`)
   }
 }
 
@@ -358,6 +376,13 @@ async function sourcesOf(source: DataSource): Promise<Source[]> {
       return { name: url.split('/').at(-1)!, blob: await response.blob() }
     }),
   )
+}
+
+/** Where a table's texts are: in the columns the run was trained on, else where they seem to be; -1: no second text. */
+function columnsOf(table: Table, mapping: Mapping | undefined): { text: number; text_pair: number } {
+  const own = mapping ? table.columns.indexOf(mapping.text) : -1
+  if (own < 0) return { text: table.columns.indexOf(guessText(table)), text_pair: -1 }
+  return { text: own, text_pair: table.columns.indexOf(mapping?.text_pair ?? '') }
 }
 
 /** The device as a run keeps it. */

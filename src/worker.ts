@@ -10,13 +10,10 @@ function post(event: RunEvent): void {
   self.postMessage(event, event.type === 'file' ? { transfer: [event.bytes.buffer] } : undefined)
 }
 
-function fail(error: unknown, command: Command['type'] | null): void {
-  post({
-    type: 'error',
-    command,
-    message: error instanceof Error ? error.message : String(error),
-    fatal: false,
-  })
+function fail(error: unknown, command: Command | null): void {
+  const message = error instanceof Error ? error.message : String(error)
+  const runId = command && 'runId' in command ? command.runId : null
+  post({ type: 'error', command: command?.type ?? null, runId, message, fatal: false })
 }
 
 const workbench = new Workbench(post)
@@ -74,7 +71,7 @@ self.onmessage = ({ data: command }: MessageEvent<Command>) => {
     try {
       await carryOut(command)
     } catch (error) {
-      fail(error, command.type)
+      fail(error, command)
     }
   }
   if (immediate.includes(command.type)) void act()

@@ -74,41 +74,43 @@ function adapterOf(config: Record<string, unknown>): AdapterConfig {
 
 const title = present ? 'golden numbers' : 'golden numbers (skipped: ../shared/golden is not here)'
 
-describe.skipIf(!present).for(['wasm', 'cpu'] as const)(`${title} on %s`, (backend) => {
-  let device: DeviceReport
-  let base: GoldenBase
-  const withGolden = <T>(use: Parameters<typeof withBase<T>>[3]) =>
-    withBase(
-      device,
-      parseRobertaConfig(JSON.stringify({ model_type: 'roberta', ...base.model_config })),
-      source(tensors(base.weights)),
-      use,
-    )
+// Not describe.for: behind skipIf it runs all the same.
+for (const backend of ['wasm', 'cpu'] as const)
+  describe.skipIf(!present)(`${title} on ${backend}`, () => {
+    let device: DeviceReport
+    let base: GoldenBase
+    const withGolden = <T>(use: Parameters<typeof withBase<T>>[3]) =>
+      withBase(
+        device,
+        parseRobertaConfig(JSON.stringify({ model_type: 'roberta', ...base.model_config })),
+        source(tensors(base.weights)),
+        use,
+      )
 
-  beforeAll(async () => {
-    device = await openBackend(backend)
-    base = read<GoldenBase>('base')
-  })
-
-  test('base', async () => {
-    const host = hostBatch({ ...base, labels: base.input_ids.map(() => 0) })
-    const states = await withGolden((roberta) => hiddenStates(roberta, host))
-    expect(furthest(states.at(-1)!, base.last_hidden_state.data)).toBeLessThanOrEqual(1e-5)
-  })
-
-  test.for(['seq_bn', 'lora', 'lora_all'])('%s', async (name) => {
-    const golden = read<GoldenMethod>(name)
-    const differences = await withGolden((roberta) => {
-      const weights = tensors(golden.weights)
-      const head = classificationHead(golden.logits.shape[1]!)
-      const model = createModel(roberta, 'g', adapterOf(golden.adapter_config), head, weights)
-      return compareEvaluated(model, hostBatch(golden), {
-        logits: Float32Array.from(golden.logits.data),
-        loss: golden.loss,
-        last_hidden_state: Float32Array.from(golden.last_hidden_state.data),
-        grads: tensors(golden.grads),
-      })
+    beforeAll(async () => {
+      device = await openBackend(backend)
+      base = read<GoldenBase>('base')
     })
-    expect(differences.filter(({ worst, limit }) => !(worst <= limit))).toEqual([])
+
+    test('base', async () => {
+      const host = hostBatch({ ...base, labels: base.input_ids.map(() => 0) })
+      const states = await withGolden((roberta) => hiddenStates(roberta, host))
+      expect(furthest(states.at(-1)!, base.last_hidden_state.data)).toBeLessThanOrEqual(1e-5)
+    })
+
+    test.for(['seq_bn', 'lora', 'lora_all'])('%s', async (name) => {
+      const golden = read<GoldenMethod>(name)
+      const differences = await withGolden((roberta) => {
+        const weights = tensors(golden.weights)
+        const head = classificationHead(golden.logits.shape[1]!)
+        const model = createModel(roberta, 'g', adapterOf(golden.adapter_config), head, weights)
+        return compareEvaluated(model, hostBatch(golden), {
+          logits: Float32Array.from(golden.logits.data),
+          loss: golden.loss,
+          last_hidden_state: Float32Array.from(golden.last_hidden_state.data),
+          grads: tensors(golden.grads),
+        })
+      })
+      expect(differences.filter(({ worst, limit }) => !(worst <= limit))).toEqual([])
+    })
   })
-})

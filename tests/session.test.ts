@@ -35,7 +35,7 @@ const config = {
   hidden_dropout_prob: 0.1,
   attention_probs_dropout_prob: 0.1,
   classifier_dropout: null,
-  max_position_embeddings: 16,
+  max_position_embeddings: 258,
   type_vocab_size: 1,
   layer_norm_eps: 1e-5,
   initializer_range: 0.02,
@@ -185,7 +185,7 @@ describe('Session', () => {
   it('stops at the first thing that fails, says so, and says it no more once that works', async () => {
     const model = answers.openModel
     answers.openModel = [
-      { type: 'error', command: 'openModel', message: 'config.json is missing.', fatal: false },
+      { type: 'error', command: 'openModel', runId: null, message: 'config.json is missing.', fatal: false },
     ]
     expect(await session.openModel({ kind: 'files', name: 'x', files: [] })).toBe(false)
     expect(types()).toEqual(['openDevice', 'openModel'])
@@ -246,6 +246,7 @@ describe('Session', () => {
       best_step: 5,
       test: metrics,
       judged: [],
+      kept: true,
     })
     const count = sent.length
     session.control('stop')
@@ -264,6 +265,7 @@ describe('Session', () => {
       best_step: 10,
       test: metrics,
       judged: [],
+      kept: true,
     })
     expect(session.training).toBe(false)
     expect(session.run?.history.best).toBe(10)
@@ -275,7 +277,7 @@ describe('Session', () => {
   it('keeps the run on the page when training breaks, and marks it as broken', async () => {
     const runId = await started()
     session.apply(stepEvent(runId, 1))
-    session.apply({ type: 'error', command: 'train', message: 'Out of memory.', fatal: false })
+    session.apply({ type: 'error', command: 'train', runId, message: 'Out of memory.', fatal: false })
     expect(session.run).toMatchObject({ state: 'broken', note: 'Out of memory.' })
     expect(session.run?.history.length).toBe(1)
     expect(session.model).not.toBeNull()
@@ -284,7 +286,7 @@ describe('Session', () => {
   it('gives up the worker when the GPU is lost, and starts another at the next need', async () => {
     await started()
     const waiting = session.exportRun('x')
-    session.apply({ type: 'error', command: null, message: 'The GPU was lost.', fatal: true })
+    session.apply({ type: 'error', command: null, runId: null, message: 'The GPU was lost.', fatal: true })
     expect(await waiting).toBe(false)
     expect(closed).toBe(1)
     expect([session.device, session.model, session.active, session.pending]).toEqual([null, null, null, []])

@@ -61,6 +61,8 @@ describe('npm run trial', () => {
       '2',
       '--batch-size',
       '8',
+      '--max-length',
+      '32',
       '--learning-rate',
       '0.005',
     ]

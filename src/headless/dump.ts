@@ -54,19 +54,24 @@ export async function dumpBatch(
   await writeFile(dump, JSON.stringify(result))
 }
 
-/** Checks and flattens `{input_ids, attention_mask?, labels?}`. */
+/** Checks and flattens `{input_ids, attention_mask?, labels?}`. Throws one sentence that says where it is wrong. */
 function readBatch(name: string, text: string): { host: HostBatch; labelled: boolean } {
-  const { input_ids, attention_mask, labels } = JSON.parse(text) as {
-    input_ids?: number[][]
-    attention_mask?: number[][]
-    labels?: number[]
+  let file: { input_ids?: unknown; attention_mask?: unknown; labels?: unknown }
+  try {
+    file = JSON.parse(text) as typeof file
+  } catch (error) {
+    throw new Error(`${name} is not JSON: ${(error as Error).message}.`)
   }
-  if (!Array.isArray(input_ids) || input_ids.length === 0) throw new Error(`${name} has no input_ids.`)
+  const input_ids = integerRows(name, 'input_ids', file.input_ids)
   const [B, S] = [input_ids.length, input_ids[0]!.length]
-  const mask = attention_mask ?? input_ids.map((row) => row.map(() => 1))
-  for (const [what, rows] of Object.entries({ input_ids, attention_mask: mask }))
-    if (rows.length !== B || rows.some((row) => row.length !== S))
-      throw new Error(`${name}: ${what} is not [${B},${S}]; pad every row to one length.`)
+  const mask = integerRows(
+    name,
+    'attention_mask',
+    file.attention_mask ?? input_ids.map((row) => row.map(() => 1)),
+  )
+  if (mask.length !== B || mask[0]!.length !== S)
+    throw new Error(`${name}: attention_mask is not [${B},${S}] as input_ids is.`)
+  const labels = file.labels === undefined ? null : integerRows(name, 'labels', [file.labels])[0]!
   if (labels && labels.length !== B) throw new Error(`${name} has ${labels.length} labels for ${B} rows.`)
   const flat = (rows: number[][]) => Int32Array.from(rows.flat())
   const host = {
@@ -74,9 +79,29 @@ function readBatch(name: string, text: string): { host: HostBatch; labelled: boo
     S,
     input_ids: flat(input_ids),
     attention_mask: flat(mask),
-    labels: Int32Array.from(labels ?? new Array<number>(B).fill(0)),
+    labels: Int32Array.from(labels ?? input_ids.map(() => 0)),
   }
-  return { host, labelled: labels !== undefined }
+  return { host, labelled: labels !== null }
+}
+
+/** Rows of equal length, whole numbers only. */
+function integerRows(name: string, what: string, value: unknown): number[][] {
+  if (!Array.isArray(value) || value.length === 0)
+    throw new Error(`${name} has no ${what}: it must be a list of rows.`)
+  return value.map((row: unknown, i) => {
+    if (!Array.isArray(row) || row.length === 0)
+      throw new Error(`${name}: row ${i} of ${what} is not a list of numbers.`)
+    if (row.length !== (value[0] as unknown[]).length)
+      throw new Error(
+        `${name}: row ${i} of ${what} has another length than row 0; pad every row to one length.`,
+      )
+    const odd = row.findIndex((item) => !Number.isInteger(item))
+    if (odd >= 0)
+      throw new Error(
+        `${name}: row ${i}, column ${odd} of ${what} is ${JSON.stringify(row[odd])}, not a whole number.`,
+      )
+    return row as number[]
+  })
 }
 
 /** Row-major values as nested arrays of `shape`. */

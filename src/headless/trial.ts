@@ -54,6 +54,7 @@ async function main(argv: string[]): Promise<void> {
 }
 
 async function trial(values: Values, transformer: string, device: string): Promise<void> {
+  if (values.output_dir !== null) await mkdir(String(values.output_dir), { recursive: true })
   const args = trainingOf(values)
   const adapter = adapterOf(values)
   const name = adapterName(String(values.name))
@@ -83,20 +84,9 @@ async function trial(values: Values, transformer: string, device: string): Promi
     const { reason, note: why, step, best_step, test } = value
     emit({ type: 'done', reason, note: why, step, best_step, test })
     const data = { names: tables.map((table) => table.name), mapping, split, roles }
-    const record: KeptRun = {
-      ...{
-        id: name,
-        name,
-        created: Date.now(),
-        status: reason,
-        adapter,
-        args,
-        base: base.identity,
-        device,
-        history,
-      },
-      ...{ id2label: dataset.id2label, self_test: 'not run', test, best_step, data, size: 0 },
-    }
+    const outcome = { status: reason, test, best_step, history, id2label: dataset.id2label }
+    const origin = { base: base.identity, device, self_test: 'not run' as const, data, created: Date.now() }
+    const record: KeptRun = { id: name, name, adapter, args, size: 0, ...outcome, ...origin }
     if (values.output_dir !== null) await writeFolder(String(values.output_dir), value, record, base)
     return
   }

@@ -14,12 +14,24 @@ export function columnSum(x: tf.Tensor2D): tf.Tensor1D {
 
 /** Sum of all elements. */
 export function sum(x: tf.Tensor): tf.Scalar {
-  return onGpu() ? foldAll(x, false) : tf.sum(x)
+  return onGpu() ? foldAll(x, false) : sumOnHost(x)
 }
 
 /** Sum of all elements squared. */
 export function sumOfSquares(x: tf.Tensor): tf.Scalar {
-  return onGpu() ? foldAll(x, true) : tf.tidy(() => tf.sum<tf.Scalar>(tf.square(x)))
+  return onGpu() ? foldAll(x, true) : tf.tidy(() => sumOnHost(tf.square(x)))
+}
+
+/** In two stages: wasm adds up one after another in float32, which over 70,000 values costs the fifth digit. */
+function sumOnHost(x: tf.Tensor): tf.Scalar {
+  const rows = Math.floor(x.size / chunk)
+  if (rows < 2) return tf.sum(x)
+  return tf.tidy(() => {
+    const flat = tf.reshape(x, [-1])
+    const body = tf.sum(tf.sum(tf.reshape(tf.slice(flat, 0, rows * chunk), [rows, chunk]), 1))
+    const rest = rows * chunk
+    return rest === x.size ? (body as tf.Scalar) : tf.add<tf.Scalar>(body, tf.sum(tf.slice(flat, rest)))
+  })
 }
 
 /** Sum of tensors of one shape, added two at a time. Throws on an empty list. */

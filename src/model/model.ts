@@ -95,15 +95,15 @@ export async function bundleOf(
 /** Evaluation mode: logits [B,C] and the last hidden state [B·S,H]. The caller disposes both. */
 export function predict(model: Model, batch: Batch): { logits: tf.Tensor2D; last_hidden_state: tf.Tensor2D } {
   const pass: Pass = { config: model.roberta.config, batch, noise: null }
-  const { x } = encode(model, pass, Infinity)
-  const { logits, saved } = forwardHead(pass, model.current.head, x)
-  tf.dispose([saved.dropped, saved.pre])
-  return { logits, last_hidden_state: x }
+  return tf.tidy(() => {
+    const { x } = encode(model, pass, Infinity)
+    return { logits: forwardHead(pass, model.current.head, x).logits, last_hidden_state: x }
+  })
 }
 
 /**
  * Mean cross-entropy of a batch and its gradient [n] in the layout's order, both the caller's. `noise` null: no
- * dropout. Throws when a trained tensor gets no gradient.
+ * dropout. Throws when a trained tensor gets no gradient; nothing stays on the device then.
  */
 export function lossAndGradient(
   model: Model,
@@ -111,36 +111,45 @@ export function lossAndGradient(
   noise: Noise | null,
   label_smoothing: number,
 ): { loss: tf.Scalar; gradient: tf.Tensor1D } {
-  const { roberta, current, layout, lowest } = model
-  const { config, encoder } = roberta
-  const L = config.num_hidden_layers
-  const pass: Pass = { config, batch, noise }
   const grads: Views = new Map()
+  try {
+    return tf.tidy(() => {
+      const loss = walk(model, { config: model.roberta.config, batch, noise }, label_smoothing, grads)
+      return { loss, gradient: gather(model.layout, grads) }
+    })
+  } finally {
+    tf.dispose([...grads.values()])
+  }
+}
 
+/** Up through all layers and down to the lowest trained one; gradients are kept in `grads`. */
+function walk(model: Model, pass: Pass, label_smoothing: number, grads: Views): tf.Scalar {
+  const { roberta, current, lowest } = model
+  const L = roberta.config.num_hidden_layers
   const { x, saved } = encode(model, pass, lowest)
   const top = atLayer(pass, L)
   const { logits, saved: savedHead } = forwardHead(top, current.head, x)
-  const { loss, dLogits } = crossEntropy(logits, batch.labels, label_smoothing)
+  const { loss, dLogits } = crossEntropy(logits, pass.batch.labels, label_smoothing)
   let dX = backwardHead(top, current.head, dLogits, savedHead, lowest < L, grads)
   tf.dispose([x, logits, dLogits, savedHead.dropped, savedHead.pre])
 
   for (let l = L - 1; dX && l >= lowest; l--) {
+    const weights = roberta.encoder.layer[l]!
+    const needInput = l > lowest
     const below: tf.Tensor2D | undefined = backwardLayer(
       atLayer(pass, l),
-      encoder.layer[l]!,
+      weights,
       dX,
       saved[l]!,
       current.layers[l]!,
-      l > lowest,
+      needInput,
       grads,
     )
-    disposeSaved(saved[l]!)
+    tf.dispose(saved[l]!)
     dX.dispose()
     dX = below
   }
-  const gradient = gather(layout, grads)
-  tf.dispose([...grads.values()])
-  return { loss, gradient }
+  return loss
 }
 
 /** Embeddings and all layers; activations of the layers from `keepFrom` up are kept for the way down. */
@@ -155,13 +164,8 @@ function encode(
   roberta.encoder.layer.forEach((weights, l) => {
     const next = forwardLayer(atLayer(pass, l), weights, x, current.layers[l]!)
     if (l >= keepFrom) saved[l] = next.saved
-    else disposeSaved(next.saved)
+    else tf.dispose(next.saved)
     x = next.x
   })
   return { x, saved }
-}
-
-/** Frees a layer's activations, its input among them. */
-function disposeSaved(saved: SavedLayer): void {
-  tf.dispose(saved)
 }

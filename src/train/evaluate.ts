@@ -30,16 +30,17 @@ export async function logitsOf(model: Model, encoded: Encoded, batchSize: number
   return rows
 }
 
-/** Metrics of a labelled split, and the class probabilities of its rows. */
+/** Metrics of a labelled split (its loss without label smoothing), and the class probabilities of its rows. */
 export async function evaluate(
   model: Model,
   encoded: Encoded,
   batchSize: number,
 ): Promise<{ metrics: Metrics; rows: Float32Array[] }> {
-  const rows = (await logitsOf(model, encoded, batchSize)).map(softmax)
-  const losses = rows.map((row, i) => -Math.log(Math.max(row[encoded.labels[i]!]!, Number.MIN_VALUE)))
+  const logits = await logitsOf(model, encoded, batchSize)
+  const losses = logits.map((row, i) => logSumExp(row) - row[encoded.labels[i]!]!)
   const loss = losses.reduce((a, b) => a + b, 0) / losses.length
-  return { metrics: metricsOf(encoded.labels, rows.map(argMax), model.head.num_labels, loss), rows }
+  const metrics = metricsOf(encoded.labels, logits.map(argMax), model.head.num_labels, loss)
+  return { metrics, rows: logits.map(softmax) }
 }
 
 /** The index of the largest value; the first of equals. */
@@ -51,8 +52,12 @@ export function argMax(values: Float32Array): number {
 
 /** Logits [C] -> probabilities [C]. */
 export function softmax(logits: Float32Array): Float32Array {
+  const total = logSumExp(logits)
+  return logits.map((logit) => Math.exp(logit - total))
+}
+
+/** ln Σ exp, in double precision, without overflow. */
+function logSumExp(logits: Float32Array): number {
   const top = Math.max(...logits)
-  const weights = logits.map((value) => Math.exp(value - top))
-  const sum = weights.reduce((a, b) => a + b, 0)
-  return weights.map((weight) => weight / sum)
+  return top + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - top), 0))
 }

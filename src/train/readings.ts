@@ -15,6 +15,8 @@ export interface StepReading {
   grad_norm: number
   samples_per_second: number
   tokens_per_second: number
+  /** Time of one step, pauses and evaluations left out. */
+  seconds_per_step: number
 }
 
 /** A step whose numbers are still on the device; `rows` and `tokens` count real ones. */
@@ -31,7 +33,9 @@ export interface PendingStep {
 export class Readings {
   #collected: PendingStep[] = []
   #inFlight: Promise<StepReading[]> | null = null
-  #lastMs = performance.now()
+  /** Training time since the last group was read; the watch runs while `#sinceMs` is set. */
+  #elapsedMs = 0
+  #sinceMs: number | null = null
 
   /** `every`: steps to a group. */
   constructor(readonly every: number) {}
@@ -52,9 +56,15 @@ export class Readings {
     return [...earlier, ...(await this.#read())]
   }
 
-  /** Time spent on something else is not training time. */
-  restartClock(): void {
-    this.#lastMs = performance.now()
+  /** Training time begins. */
+  startWatch(): void {
+    this.#sinceMs ??= performance.now()
+  }
+
+  /** What follows is not training time: an evaluation, a checkpoint, a pause. */
+  stopWatch(): void {
+    if (this.#sinceMs !== null) this.#elapsedMs += performance.now() - this.#sinceMs
+    this.#sinceMs = null
   }
 
   /** Frees what was never read. */
@@ -72,9 +82,11 @@ export class Readings {
     for (const { loss, grad_norm } of steps) tf.dispose([loss, grad_norm])
     const values = await packed.data()
     packed.dispose()
-    const nowMs = performance.now()
-    const seconds = Math.max(nowMs - this.#lastMs, 1) / 1000
-    this.#lastMs = nowMs
+    const running = this.#sinceMs !== null
+    this.stopWatch()
+    const seconds = Math.max(this.#elapsedMs, 1) / 1000
+    this.#elapsedMs = 0
+    if (running) this.startWatch()
     const samples_per_second = steps.reduce((sum, { rows }) => sum + rows, 0) / seconds
     const tokens_per_second = steps.reduce((sum, { tokens }) => sum + tokens, 0) / seconds
     return steps.map(({ step, epoch, learning_rate }, i) => ({
@@ -86,6 +98,7 @@ export class Readings {
       grad_norm: values[2 * i + 1]!,
       samples_per_second,
       tokens_per_second,
+      seconds_per_step: seconds / steps.length,
     }))
   }
 }

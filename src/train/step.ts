@@ -4,7 +4,7 @@ import type { TrainingArguments } from '../config.ts'
 import { adamw, type AdamWState } from '../kernels/adamw.ts'
 import { addScaled, scale } from '../kernels/addScaled.ts'
 import { clipByGlobalNorm, globalNorm } from '../kernels/clip.ts'
-import { disposeBatch, uploadBatch, type HostBatch } from '../model/batch.ts'
+import { uploadBatch, type HostBatch } from '../model/batch.ts'
 import { lossAndGradient, setParams, type Model } from '../model/model.ts'
 import { Noise } from '../model/pass.ts'
 
@@ -27,13 +27,12 @@ export function optimiserStep(
   learning_rate: number,
   call: number | null,
 ): StepResult {
-  const { loss, gradient } = meanGradient(model, batches, args, call)
-  const clipped =
-    args.max_grad_norm > 0
-      ? clipByGlobalNorm(gradient, args.max_grad_norm)
-      : { g: tf.clone(gradient), norm: globalNorm(gradient) }
-  gradient.dispose()
-  const next = adamw(state, clipped.g, {
+  const { loss, g, norm } = tf.tidy(() => {
+    const { loss, gradient } = meanGradient(model, batches, args, call)
+    if (args.max_grad_norm <= 0) return { loss, g: gradient, norm: globalNorm(gradient) }
+    return { loss, ...clipByGlobalNorm(gradient, args.max_grad_norm) }
+  })
+  const next = adamw(state, g, {
     learning_rate,
     beta1: args.adam_beta1,
     beta2: args.adam_beta2,
@@ -41,12 +40,12 @@ export function optimiserStep(
     weight_decay: args.weight_decay,
     decayed: model.layout.decayed,
   })
-  clipped.g.dispose()
+  g.dispose()
   setParams(model, next.p)
-  return { state: next, loss, grad_norm: clipped.norm }
+  return { state: next, loss, grad_norm: norm }
 }
 
-/** Loss and gradient [n] of the micro-batches' mean; both the caller's. */
+/** Loss and gradient [n] of the micro-batches' mean, within the caller's tidy. */
 function meanGradient(
   model: Model,
   batches: HostBatch[],
@@ -54,20 +53,15 @@ function meanGradient(
   call: number | null,
 ): { loss: tf.Scalar; gradient: tf.Tensor1D } {
   const part = 1 / batches.length
-  let mean: { loss: tf.Scalar; gradient: tf.Tensor1D } | null = null
-  for (const [i, host] of batches.entries()) {
-    const batch = uploadBatch(model.roberta.config, host)
-    const noise = call === null ? null : new Noise(args.seed, call + i, args.base_dropout)
-    const one = lossAndGradient(model, batch, noise, args.label_smoothing_factor)
-    disposeBatch(batch)
-    if (batches.length === 1) return one
-    const sum: { loss: tf.Scalar; gradient: tf.Tensor1D } = mean
-      ? { loss: addScaled(mean.loss, one.loss, part), gradient: addScaled(mean.gradient, one.gradient, part) }
-      : { loss: scale(one.loss, part), gradient: scale(one.gradient, part) }
-    tf.dispose([one.loss, one.gradient])
-    if (mean) tf.dispose([mean.loss, mean.gradient])
-    mean = sum
-  }
-  if (!mean) throw new Error('A step needs at least one batch.')
-  return mean
+  return batches
+    .map((host, i) => {
+      const batch = uploadBatch(model.roberta.config, host)
+      const noise = call === null ? null : new Noise(args.seed, call + i, args.base_dropout)
+      const { loss, gradient } = lossAndGradient(model, batch, noise, args.label_smoothing_factor)
+      return { loss: scale(loss, part), gradient: scale(gradient, part) }
+    })
+    .reduce((sum, one) => ({
+      loss: addScaled(sum.loss, one.loss, 1),
+      gradient: addScaled(sum.gradient, one.gradient, 1),
+    }))
 }

@@ -33,6 +33,8 @@ export interface Evaluation {
 /** Everything a run needs to go on: `p`, `m`, `v` and `best`, each [n] in the layout's order. */
 export interface Checkpoint {
   type: 'checkpoint'
+  /** It answers a wish; otherwise an evaluation brought it. */
+  asked: boolean
   step: number
   state: { best: { step: number; value: number | null }; waited: number }
   tensors: TensorMap
@@ -63,19 +65,21 @@ export async function* train(
   model: Model,
   data: TrainData,
   args: TrainingArguments,
-  resume: Omit<Checkpoint, 'type'> | null = null,
+  resume: Omit<Checkpoint, 'type' | 'asked'> | null = null,
 ): AsyncGenerator<TrainEvent, TrainResult, Wish> {
-  const { stepsPerEpoch, total, ...rest } = plan(args, data.train.labels.length)
-  const schedule = { stepsPerEpoch, total, ...rest }
+  const schedule = plan(args, data.train.labels.length)
+  const { stepsPerEpoch, total } = schedule
   const evaluates = args.eval_strategy !== 'no' && data.validation.labels.length > 0
   const readings = new Readings(args.logging_steps)
   const start = await begin(model, args, resume)
   const { best } = start
   let { state } = start
-  let ending: Ending | null = null
+  let ending = best.exhausted ? earlyStop(args, best, state.step) : null
 
   try {
     for (const { batches, epoch } of stepsFrom(data.train, args, model, schedule, state.step)) {
+      if (ending) break
+      readings.startWatch()
       const learning_rate = learningRate(args, schedule, state.step)
       const call = state.step * args.gradient_accumulation_steps
       const { state: next, ...scalars } = optimiserStep(model, state, batches, args, learning_rate, call)
@@ -88,16 +92,19 @@ export async function* train(
       yield* due
       ending = divergence(due, best)
       if (ending) break
+      readings.stopWatch()
 
       if (evaluateNow) {
         const { metrics } = await evaluate(model, data.validation, args.per_device_eval_batch_size)
         yield { type: 'evaluation', step, epoch, metrics, best: await best.offer(metrics, state.p, step) }
-        yield await checkpoint(state, best)
-        readings.restartClock()
+        yield await checkpoint(state, best, false)
         if (best.exhausted) ending = earlyStop(args, best, step)
       }
       let wish = yield { type: 'tick', step, total }
-      while (wish === 'checkpoint') wish = yield await checkpoint(state, best)
+      while (wish === 'checkpoint') {
+        yield* await readings.drain()
+        wish = yield await checkpoint(state, best, true)
+      }
       if (wish === 'stop')
         ending = { reason: 'stopped', note: `Stopped by hand after step ${step} of ${total}.` }
       if (ending) break
@@ -141,7 +148,7 @@ function* stepsFrom(
 async function begin(
   model: Model,
   args: TrainingArguments,
-  resume: Omit<Checkpoint, 'type'> | null,
+  resume: Omit<Checkpoint, 'type' | 'asked'> | null,
 ): Promise<{ state: AdamWState; best: Best }> {
   if (!resume) {
     const { layout, current } = model
@@ -167,10 +174,8 @@ async function begin(
   }
 }
 
-async function checkpoint(
-  { p, m, v, step }: AdamWState,
-  { flat, waited, ...best }: Best,
-): Promise<Checkpoint> {
+async function checkpoint({ p, m, v, step }: AdamWState, best: Best, asked: boolean): Promise<Checkpoint> {
+  const { flat, value, waited } = best
   const entry = (data: Float32Array) => ({ shape: [data.length], data })
   const tensors: TensorMap = new Map([
     ['p', entry(await readVector(p))],
@@ -180,8 +185,9 @@ async function checkpoint(
   ])
   return {
     type: 'checkpoint',
+    asked,
     step,
-    state: { best: { step: best.step, value: best.value }, waited },
+    state: { best: { step: best.step, value }, waited },
     tensors,
   }
 }

@@ -2,8 +2,8 @@
  * What the page says about each field of TrainingArguments: words first, the library's name beside them, one or two
  * sentences of help, where that comes from, and the values it can take. The form and its checks are one walk each.
  */
-import { trainingDefaults } from '../config.ts'
-import type { AdapterMethod, TrainingArguments } from '../config.ts'
+import type { AdapterConfig, AdapterMethod, RobertaConfig, TrainingArguments } from '../config.ts'
+import { adapterProblems } from '../config.ts'
 
 type Key = keyof TrainingArguments
 
@@ -123,7 +123,7 @@ export const trainingFields: FieldSpec[] = [
   choice(
     'lr_scheduler_type',
     'how the step size changes',
-    'Linear falls to zero at the end; constant stays.',
+    'Linear rises over the warm-up and falls to zero at the end; constant stays, without warm-up.',
     trainer,
     [
       { value: 'linear', label: 'linear' },
@@ -271,6 +271,20 @@ export function problemsIn(args: TrainingArguments): string[] {
   return problems.map((problem) => problem.charAt(0).toUpperCase() + problem.slice(1))
 }
 
+/** The first thing that keeps these settings from being trained on this model, or null. */
+export function settingsProblem(
+  adapter: AdapterConfig,
+  args: TrainingArguments,
+  { max_position_embeddings, pad_token_id }: RobertaConfig,
+): string | null {
+  const readable = max_position_embeddings - pad_token_id - 1
+  const length =
+    args.max_length > readable
+      ? [`The longest text (max_length) is ${args.max_length} tokens; this model reads at most ${readable}.`]
+      : []
+  return [...adapterProblems(adapter), ...problemsIn(args), ...length][0] ?? null
+}
+
 export interface MethodNote {
   method: AdapterMethod
   label: string
@@ -299,8 +313,3 @@ export const methods: MethodNote[] = [
     source: 'the feature-extraction baseline of Houlsby et al. 2019',
   },
 ]
-
-/** The step size that is offered when a method is chosen. */
-export function learningRateFor(_method: AdapterMethod): number {
-  return trainingDefaults.learning_rate
-}

@@ -2,7 +2,7 @@
  * The kept runs as the page shows them. Reads and renames them in the browser's own storage; the worker writes them.
  * A deleted run is held in memory, whole, so that deleting can be undone until the page closes.
  */
-import { deleteRun, getCheckpoint, listRuns, renameRun, restoreRun } from '../io/db.ts'
+import { checkpointStep, deleteRun, listRuns, renameRun, restoreRun } from '../io/db.ts'
 import type { DeletedRun, RunRecord } from '../io/db.ts'
 import { requestPersistence, storageEstimate } from '../io/storage.ts'
 import type { StorageEstimate } from '../io/storage.ts'
@@ -40,8 +40,8 @@ export class Library {
       this.storage = await storageEstimate()
       const steps = new Map<string, number>()
       for (const { id, status } of this.runs) {
-        const checkpoint = status === 'running' ? await getCheckpoint(id) : null
-        if (checkpoint) steps.set(id, checkpoint.step)
+        const step = status === 'running' ? await checkpointStep(id) : null
+        if (step !== null) steps.set(id, step)
       }
       this.resumable = steps
     })

@@ -27,7 +27,7 @@ import type {
 import { standing, type Alert } from './alert.ts'
 import type { Connect, Connection } from './connect.ts'
 import { after, begin, type AboutRun, type EventOf, type Run } from './currentRun.ts'
-import { problemsIn } from './fields.ts'
+import { settingsProblem } from './fields.ts'
 
 export interface SessionOptions {
   connect: Connect
@@ -84,6 +84,8 @@ export class Session {
   #asked: string[] = []
   #ids = 0
   #drawing = false
+  /** The split or the columns changed and the worker does not know yet. */
+  #mapDue = false
   #mapTimer: ReturnType<typeof setTimeout> | undefined
   #describeTimer: ReturnType<typeof setTimeout> | undefined
 
@@ -103,7 +105,8 @@ export class Session {
   /** Why Train cannot act, in one sentence; null when it can. */
   get blocked(): string | null {
     if (this.training) return 'A run is going on.'
-    if (this.pending.includes('train')) return 'The run is being prepared.'
+    if (this.pending.includes('train') || this.pending.includes('resumeRun'))
+      return 'The run is being prepared.'
     if (this.selfTest && !this.selfTest.passed)
       return 'The self-test of this device failed, so its numbers cannot be trusted.'
     if (!this.model) return 'Load a model first.'
@@ -112,14 +115,14 @@ export class Session {
     if (this.pending.includes('mapData')) return 'The data is being checked.'
     if (!this.dataset) return 'The data cannot be used as it is; the reason stands above.'
     const error = this.dataset.problems.find((problem) => problem.level === 'error')
-    return error?.message ?? problemsIn(this.args)[0] ?? null
+    return error?.message ?? settingsProblem(this.adapter, this.args, this.model.config)
   }
 
   /** Sends `command` and waits for its event: false when it failed, which the alerts then say. */
   ask(command: Command, expect: RunEvent['type']): Promise<boolean> {
     this.#worker ??= this.#options.connect(
       (event) => this.apply(event),
-      (message) => this.apply({ type: 'error', command: null, message, fatal: true }),
+      (message) => this.apply({ type: 'error', command: null, runId: null, message, fatal: true }),
     )
     const worker = this.#worker
     this.alerts = standing(this.alerts, command.type)
@@ -157,13 +160,13 @@ export class Session {
   /** Applies the columns, roles and split that are chosen; the answer is `dataset`. */
   async mapData(): Promise<boolean> {
     if (!this.mapping || !this.model || this.training) return false
+    this.#mapDue = false
+    clearTimeout(this.#mapTimer)
     const { max_length } = this.args
     const mapping = $state.snapshot(this.mapping)
     const split = $state.snapshot(this.split)
-    const mapped = await this.ask(
-      { type: 'mapData', mapping, split, roles: $state.snapshot(this.roles), max_length },
-      'dataset',
-    )
+    const roles = $state.snapshot(this.roles)
+    const mapped = await this.ask({ type: 'mapData', mapping, split, roles, max_length }, 'dataset')
     if (!mapped) this.dataset = null
     else await this.describe()
     return mapped
@@ -171,6 +174,7 @@ export class Session {
 
   /** As `mapData`, once the user has paused typing. */
   remap(): void {
+    this.#mapDue = true
     clearTimeout(this.#mapTimer)
     this.#mapTimer = setTimeout(() => void this.mapData(), 250)
   }
@@ -189,13 +193,12 @@ export class Session {
   }
 
   async train(name: string): Promise<boolean> {
+    if (this.#mapDue && !(await this.mapData())) return false
     if (this.blocked) return false
     const args = $state.snapshot(this.args)
     this.notice = 'Preparing the run.'
-    return this.ask(
-      { type: 'train', runId: crypto.randomUUID(), name, adapter: this.adapter, args },
-      'started',
-    )
+    const runId = crypto.randomUUID()
+    return this.ask({ type: 'train', runId, name, adapter: this.adapter, args }, 'started')
   }
 
   /** Shows a kept run's curves and result; its adapter comes into the model with `openRun`. */
@@ -289,6 +292,8 @@ export class Session {
         return
       case 'model':
         this.model = event
+        this.active = null
+        this.predictions = []
         this.notice = `The model ${event.base.name} is loaded.`
         return
       case 'tables':
@@ -342,7 +347,7 @@ export class Session {
 
   #takeError(event: EventOf<'error'>): void {
     this.alert(event.message, event.fatal, event.command)
-    const ended = event.fatal || event.command === 'train' || event.command === 'resumeRun'
+    const ended = event.fatal || (event.runId !== null && event.runId === this.run?.runId)
     if (ended && this.run && this.training) {
       this.run = { ...this.run, state: 'broken', note: event.message }
       this.#options.onKept()
@@ -375,7 +380,9 @@ export class Session {
     if (event.type === 'done') {
       this.active = { runId: run.runId, name: run.name, id2label: run.id2label }
       this.predictions = []
-      this.notice = `The run has ended; its adapter is kept, with the weights of step ${run.best_step}.`
+      const where = event.kept ? 'kept' : 'in this tab only: export it before you close the page'
+      this.notice = `The run has ended; its adapter is ${where}, with the weights of step ${run.best_step}.`
+      if (this.#mapDue) this.remap()
       this.#options.onKept()
     }
     this.#draw()

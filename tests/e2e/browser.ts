@@ -36,6 +36,8 @@ export async function openContext(
     acceptDownloads: true,
     ...options,
   })
+  // Two busy cores can take long over a click.
+  context.setDefaultTimeout(120_000)
   await context.route(
     (url) => /^(https?|wss?):$/.test(url.protocol) && url.hostname !== '127.0.0.1',
     (route) => {

@@ -41,7 +41,13 @@ it('pauses, says so, and loses nothing', async () => {
     return put.call(this, value)
   })
   const runId = `full-${performance.now()}`
-  const args = { ...trainingDefaults, num_train_epochs: 2, per_device_train_batch_size: 6, logging_steps: 1 }
+  const args = {
+    ...trainingDefaults,
+    num_train_epochs: 2,
+    per_device_train_batch_size: 6,
+    logging_steps: 1,
+    max_length: 32,
+  }
   const adapter = { ...seqBnDefaults, reduction_factor: 8 }
   const trained = bench.train({ type: 'train', runId, name: 'full', adapter, args })
   await vi.waitFor(() => expect(events.some(({ type }) => type === 'error')).toBe(true), 60_000)

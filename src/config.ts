@@ -113,11 +113,11 @@ export interface TrainingArguments {
   /** Evaluations without improvement before the run stops; 0: never. */
   early_stopping_patience: number
   early_stopping_threshold: number
-  /** Feeds split, order, initialisation and dropout. */
+  /** Feeds order, initialisation and dropout; the split has a seed of its own. */
   seed: number
   /** Longest input in tokens, `<s>` and `</s>` included; longer texts are cut. */
   max_length: number
-  /** The base model's own dropout while training, as in Python; off repeats exactly on every backend. */
+  /** The base model's own dropout while training, as in Python; off, only head and adapter drop. */
   base_dropout: boolean
   /** Put texts of like length into one batch, within shuffled windows. */
   group_by_length: boolean

@@ -117,7 +117,7 @@ export const trainingFields: FieldSpec[] = [
     'gradient_accumulation_steps',
     1,
     'batches per step',
-    'Adds up the gradients of several batches before one step: a larger batch in less memory.',
+    'Averages the gradients of several batches before one step: a larger batch in less memory.',
     trainer,
   ),
   choice(
@@ -183,7 +183,7 @@ export const trainingFields: FieldSpec[] = [
   yesNo(
     'base_dropout',
     "the model's own dropout",
-    'As in Python while training. Off, a run repeats exactly on every backend.',
+    'As in Python while training. Off, only the head and the adapter drop.',
     'Srivastava et al. 2014; RobertaConfig',
   ),
   yesNo(

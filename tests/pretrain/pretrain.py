@@ -1,6 +1,6 @@
-"""Train mini-roberta's tokenizer and weights on `work/corpus.jsonl` by masked-language modelling.
+"""Train mini-roberta's tokenizer and weights on `out/corpus.jsonl` by masked-language modelling.
 
-    python pretrain.py --work work --out ../../public/models/mini-roberta --minutes 60
+    python pretrain.py --work out --out ../../public/models/mini-roberta --minutes 60
 
 The model is written to the output folder first as initialised, then every few minutes, always in fp16. The learning
 rate falls to zero when the minutes or the steps are used up, whichever is first. A text with a verdict is shown with
@@ -186,7 +186,7 @@ def save(model: RobertaForMaskedLM, folder: Path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("work"))
+    parser.add_argument("--work", type=Path, default=Path("out"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", type=Path, help="a folder with weights to go on from")
     parser.add_argument("--minutes", type=float, default=60)

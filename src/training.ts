@@ -27,7 +27,7 @@ export class Training {
   #checkpointMs = performance.now()
   /** Steps that were asked for one by one and not yet taken. */
   #steps = 0
-  /** Smoothed time of one step; null until it says something. */
+  /** Time of one step; null until it says something. */
   #secondsPerStep: number | null = null
   #total = 0
   readonly #firstStep: number
@@ -130,11 +130,9 @@ export class Training {
     if (this.#wish === undefined && this.#steps > 0) this.#steps--
   }
 
-  /** Takes a group's time into account; the first steps compile shaders and say nothing about the rest. */
+  /** The first steps compile shaders and say nothing about the rest. */
   #time(step: number, seconds: number): void {
-    if (step <= this.#firstStep + stepsBeforeEstimate) return
-    this.#secondsPerStep =
-      this.#secondsPerStep === null ? seconds : 0.9 * this.#secondsPerStep + 0.1 * seconds
+    if (step > this.#firstStep + stepsBeforeEstimate) this.#secondsPerStep = seconds
   }
 
   #secondsLeft(step: number): number | null {

@@ -26,6 +26,7 @@ import {
 import type { Roberta } from '../src/model/roberta.ts'
 import { TorchGenerator } from '../src/random.ts'
 import { evaluate } from '../src/train/evaluate.ts'
+import { Readings } from '../src/train/readings.ts'
 import { optimiserStep } from '../src/train/step.ts'
 import { train, type Checkpoint, type TrainEvent, type TrainResult, type Wish } from '../src/train/train.ts'
 import { readModel } from './fixtures.ts'
@@ -305,4 +306,23 @@ it('has the adapter in the path: every trained tensor of both methods gets a gra
     disposeBatch(batch)
     disposeModel(model)
   }
+})
+
+it('tells a believable speed: neither a pause nor a half-full group makes it leap', async () => {
+  const readings = new Readings(5)
+  const speeds: number[] = []
+  for (let step = 1; step <= 17; step++) {
+    readings.startWatch()
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    const scalars = { loss: tf.scalar(1), grad_norm: tf.scalar(1) }
+    const due = await readings.add({ step, epoch: 0, learning_rate: 1, rows: 4, tokens: 40, ...scalars })
+    speeds.push(...due.map(({ samples_per_second }) => samples_per_second))
+    readings.stopWatch()
+    if (step === 8) await new Promise((resolve) => setTimeout(resolve, 400))
+  }
+  speeds.push(...(await readings.drain()).map(({ samples_per_second }) => samples_per_second))
+  expect(speeds).toHaveLength(17)
+  // 4 rows in 20 ms are 200 a second; a busy machine may be slower, never much faster.
+  expect(Math.max(...speeds)).toBeLessThan(260)
+  expect(Math.min(...speeds)).toBeGreaterThan(60)
 })

@@ -37,6 +37,9 @@ export class Readings {
   #elapsedMs = 0
   #sinceMs: number | null = null
 
+  /** The last few groups: a device may finish one group's work within the time of another. */
+  #groups: Group[] = []
+
   /** `every`: steps to a group. */
   constructor(readonly every: number) {}
 
@@ -67,6 +70,15 @@ export class Readings {
     this.#sinceMs = null
   }
 
+  #takeElapsed(): number {
+    const running = this.#sinceMs !== null
+    this.stopWatch()
+    const ms = this.#elapsedMs
+    this.#elapsedMs = 0
+    if (running) this.startWatch()
+    return ms
+  }
+
   /** Frees what was never read. */
   dispose(): void {
     for (const { loss, grad_norm } of this.#collected) tf.dispose([loss, grad_norm])
@@ -82,13 +94,14 @@ export class Readings {
     for (const { loss, grad_norm } of steps) tf.dispose([loss, grad_norm])
     const values = await packed.data()
     packed.dispose()
-    const running = this.#sinceMs !== null
-    this.stopWatch()
-    const seconds = Math.max(this.#elapsedMs, 1) / 1000
-    this.#elapsedMs = 0
-    if (running) this.startWatch()
-    const samples_per_second = steps.reduce((sum, { rows }) => sum + rows, 0) / seconds
-    const tokens_per_second = steps.reduce((sum, { tokens }) => sum + tokens, 0) / seconds
+    this.#groups.push({
+      steps: steps.length,
+      rows: total(steps.map(({ rows }) => rows)),
+      tokens: total(steps.map(({ tokens }) => tokens)),
+      ms: this.#takeElapsed(),
+    })
+    while (total(this.#groups.slice(1).map((group) => group.steps)) >= 3 * this.every) this.#groups.shift()
+    const speed = speedOf(this.#groups)
     return steps.map(({ step, epoch, learning_rate }, i) => ({
       type: 'step',
       step,
@@ -96,9 +109,31 @@ export class Readings {
       loss: values[2 * i]!,
       learning_rate,
       grad_norm: values[2 * i + 1]!,
-      samples_per_second,
-      tokens_per_second,
-      seconds_per_step: seconds / steps.length,
+      ...speed,
     }))
   }
+}
+
+/** What was read together, and the training time that passed until then. */
+interface Group {
+  steps: number
+  rows: number
+  tokens: number
+  ms: number
+}
+
+/** Rates over all of `groups`. */
+function speedOf(
+  groups: Group[],
+): Pick<StepReading, 'samples_per_second' | 'tokens_per_second' | 'seconds_per_step'> {
+  const seconds = Math.max(total(groups.map(({ ms }) => ms)), 1) / 1000
+  return {
+    samples_per_second: total(groups.map(({ rows }) => rows)) / seconds,
+    tokens_per_second: total(groups.map(({ tokens }) => tokens)) / seconds,
+    seconds_per_step: seconds / total(groups.map(({ steps }) => steps)),
+  }
+}
+
+function total(values: number[]): number {
+  return values.reduce((a, b) => a + b, 0)
 }

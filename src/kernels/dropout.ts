@@ -7,7 +7,7 @@ import * as tf from '@tensorflow/tfjs-core'
 import { onGpu, runElements, type Kernel } from './program.ts'
 
 /**
- * x scaled by 1/(1-p) where hash(seed, offset, i) >= p * 2^32, else 0; x has any shape. Another `offset` gives an
+ * x scaled by 1/(1-p) where hash(seed, offset, i) >= p * 2^32, else 0, in any shape. Another `offset` gives an
  * independent mask. Throws when p is outside [0, 1).
  */
 export function dropout<T extends tf.Tensor>(x: T, p: number, seed: number, offset: number): T {

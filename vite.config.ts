@@ -83,7 +83,15 @@ export default defineConfig({
   base: './',
   plugins: [svelte({ configFile: false }), fetchedFiles()],
   worker: { format: 'es' },
-  build: { target: 'es2023' },
+  build: {
+    target: 'es2023',
+    // Importing these only names things: what the page does not use of them stays out of its bundle.
+    rolldownOptions: {
+      treeshake: {
+        moduleSideEffects: [{ test: /\/src\/(methods|io|data)\//, sideEffects: false }],
+      },
+    },
+  },
   optimizeDeps: { include: prebundled },
   test: {
     // One project after another: on two cores the software GPU leaves nothing for the rest.

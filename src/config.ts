@@ -34,93 +34,261 @@ export interface RobertaConfig {
   eos_token_id: number
 }
 
-export type LoRAMatrix = 'q' | 'k' | 'v'
+/** `layer -> width` as the library writes it: a number for all layers, or one by layer with "default" for the rest. */
+export type ReductionFactor = number | Record<string, number>
 
-/** Sequential bottleneck after the feed-forward block: `SeqBnConfig` (Pfeiffer et al. 2020). */
-export interface SeqBnConfig {
-  method: 'seq_bn'
+/**
+ * Bottleneck adapters: `BnConfig` of `adapters`, of which seq_bn, double_seq_bn, par_bn, compacter, AdapterPlus and
+ * their like are presets (src/methods/bottleneck.ts). Field for field the `config` of adapter_config.json, which has
+ * no `architecture` for them.
+ */
+export interface BnConfig {
+  architecture: null
+  mh_adapter: boolean
+  output_adapter: boolean
   /** Width is `max(floor(hidden_size / reduction_factor), 1)`. */
-  reduction_factor: number
+  reduction_factor: ReductionFactor
+  non_linearity: string
+  original_ln_before: boolean
+  original_ln_after: boolean
+  ln_before: boolean
+  ln_after: boolean
+  init_weights: 'bert' | 'mam_adapter' | 'houlsby'
+  /** The library then draws every module from this seed, all alike; null and 0: from the run's. */
+  init_weights_seed: number | null
+  is_parallel: boolean
+  scaling: number | 'learned' | 'channel'
+  use_gating: boolean
+  residual_before_ln: boolean | 'post_add'
+  adapter_residual_before_ln: boolean
+  /** `glow` exists in the library but crashes in its forward pass. */
+  inv_adapter: 'nice' | null
+  inv_adapter_reduction_factor: number | null
+  cross_adapter: boolean
   /** Layers (from 0) that get no adapter. */
   leave_out: number[]
-  /** Dropout on the bottleneck's output while training. */
   dropout: number
+  phm_layer: boolean
+  phm_dim: number
+  factorized_phm_W: boolean
+  shared_W_phm: boolean
+  shared_phm_rule: boolean
+  factorized_phm_rule: boolean
+  phm_c_init: 'normal' | 'uniform'
+  phm_init_range: number
+  learn_phm: boolean
+  hypercomplex_nonlinearity: string
+  phm_rank: number
+  phm_bias: boolean
+  stochastic_depth: number
 }
 
-/** Low-rank update of chosen linear layers: `LoRAConfig` (Hu et al. 2021). */
+export type LoRAMatrix = 'q' | 'k' | 'v'
+
+/** Low-rank updates of linear layers: `LoRAConfig`, with IA3 (`composition_mode: scale`) and DoRA (`use_dora`). */
 export interface LoRAConfig {
-  method: 'lora'
+  architecture: 'lora'
+  selfattn_lora: boolean
+  intermediate_lora: boolean
+  output_lora: boolean
+  leave_out: number[]
   r: number
   /** The update is scaled by `alpha / r`. */
   alpha: number
   dropout: number
   attn_matrices: LoRAMatrix[]
-  selfattn_lora: boolean
-  intermediate_lora: boolean
-  output_lora: boolean
+  composition_mode: 'add' | 'scale'
+  init_weights: 'lora' | 'bert' | 'ia3'
+  init_weights_seed: number | null
+  use_gating: boolean
+  use_dora: boolean
+  /** VeRA's two numbers; the library's VeRA is refused, see src/methods/lora.ts. */
+  vera_d: null
+  vera_b: null
+  dtype: null
+}
+
+/** Keys and values put in front of every layer's own: `PrefixTuningConfig` (Li & Liang 2021). */
+export interface PrefixTuningConfig {
+  architecture: 'prefix_tuning'
+  encoder_prefix: boolean
+  cross_prefix: boolean
   leave_out: number[]
+  flat: boolean
+  prefix_length: number
+  bottleneck_size: number
+  non_linearity: string
+  dropout: number
+  use_gating: boolean
+  shared_gating: boolean
+  init_weights_seed: number | null
 }
 
-/** No adapter at all: the frozen model with a trained head, the baseline that every adapter is held against. */
-export interface HeadOnlyConfig {
-  method: 'head'
+/** Trained rows in front of the embedded text: `PromptTuningConfig` (Lester et al. 2021). */
+export interface PromptTuningConfig {
+  architecture: 'prompt_tuning'
+  prompt_length: number
+  prompt_init: 'random_uniform' | 'from_string'
+  prompt_init_text: string | null
+  combine: 'prefix' | 'prefix_after_bos'
+  init_weights_seed: number | null
 }
 
-export type AdapterConfig = SeqBnConfig | LoRAConfig | HeadOnlyConfig
-export type AdapterMethod = AdapterConfig['method']
+/** Interventions on a few tokens after each layer: `ReftConfig` (Wu et al. 2024), LoReFT and NoReFT. */
+export interface ReftConfig {
+  architecture: 'reft'
+  layers: 'all' | number[]
+  prefix_positions: number
+  suffix_positions: number
+  r: number
+  orthogonality: boolean
+  tied_weights: boolean
+  dropout: number
+  non_linearity: string | null
+  dtype: null
+  output_reft: boolean
+  init_weights_seed: number | null
+}
 
-/** `ClassificationHead` of `adapters`: for each layer dropout, Linear, and tanh between them; reads token 0. */
-export interface HeadConfig {
-  head_type: 'classification'
+/** Several methods under one name: `ConfigUnion`, as MAM and UniPELT are. */
+export interface ConfigUnion {
+  architecture: 'union'
+  configs: AdapterConfig[]
+}
+
+/**
+ * What an adapter is held against, not of the library: `head` trains a head alone on the frozen model, `bitfit` its
+ * biases too (Ben Zaken et al. 2022), `full` every weight.
+ */
+export interface ComparisonConfig {
+  architecture: 'head' | 'bitfit' | 'full'
+}
+
+export type AdapterConfig =
+  | BnConfig
+  | LoRAConfig
+  | PrefixTuningConfig
+  | PromptTuningConfig
+  | ReftConfig
+  | ConfigUnion
+  | ComparisonConfig
+export type Architecture = AdapterConfig['architecture']
+
+/** A composition block of `adapters` (composition.py); a name alone is that adapter. */
+export type AdapterSetup =
+  | string
+  | { type: 'Stack'; children: AdapterSetup[] }
+  | { type: 'Parallel'; children: AdapterSetup[] }
+  | { type: 'Fuse'; children: AdapterSetup[] }
+  /** `splits`: tokens for each child. */
+  | { type: 'Split'; children: AdapterSetup[]; splits: number[] }
+  /** `batch_sizes`: rows for each child. */
+  | { type: 'BatchSplit'; children: AdapterSetup[]; batch_sizes: number[] }
+  | { type: 'Average'; children: AdapterSetup[]; weights: number[] | null; normalize_weights: boolean }
+
+/** `AdapterFusionConfig` (Pfeiffer et al. 2021). */
+export interface FusionConfig {
+  key: boolean
+  query: boolean
+  value: boolean
+  query_before_ln: boolean
+  regularization: boolean
+  residual_before: boolean
+  temperature: boolean
+  value_before_softmax: boolean
+  value_initialized: boolean
+  dropout_prob: number | null
+}
+
+/**
+ * `ClassificationHead` and `MultiLabelClassificationHead` of `adapters`: for each layer dropout, Linear and, but for
+ * the last, an activation. One label is a regression (mean squared error), as in the library.
+ */
+export interface ClassificationHeadConfig {
+  head_type: 'classification' | 'multilabel_classification'
   num_labels: number
-  layers: 2
-  activation_function: 'tanh'
+  layers: number
+  activation_function: string | null
   /** null: the model's classifier_dropout, else its hidden_dropout_prob. */
   dropout_prob: number | null
-  use_pooler: false
-  bias: true
+  use_pooler: boolean
+  bias: boolean
+  /** What the head reads when it has no pooler: token 0, or (ours alone) the mean of the text's tokens. */
+  pooling: 'first' | 'mean'
 }
 
-/** Metrics that can choose the best step. `eval_` prefixes are dropped: the split is named where they are shown. */
-export type MetricName = 'loss' | 'f1_macro' | 'f1_micro' | 'accuracy'
+/** `BertStyleMaskedLMHead` of `adapters`: Linear, activation, LayerNorm, and a decoder tied to the word embeddings. */
+export interface MaskedLMHeadConfig {
+  head_type: 'masked_lm'
+  vocab_size: number
+  embedding_size: number
+  layers: 2
+  activation_function: 'gelu'
+  layer_norm: true
+  bias: true
+  shift_labels: false
+}
 
-/** transformers `TrainingArguments`, the fields that have a meaning in a tab, plus the data side of a run. */
-export interface TrainingArguments {
-  learning_rate: number
-  num_train_epochs: number
-  /** Positive: stop after so many optimiser steps, whatever num_train_epochs says. -1: off. */
-  max_steps: number
-  per_device_train_batch_size: number
-  per_device_eval_batch_size: number
-  gradient_accumulation_steps: number
-  adam_beta1: number
-  adam_beta2: number
-  adam_epsilon: number
-  weight_decay: number
-  /** Clip the gradient to this global norm; 0: never. */
-  max_grad_norm: number
-  lr_scheduler_type: 'linear' | 'constant'
-  /** Used only when warmup_steps is 0. */
-  warmup_ratio: number
-  warmup_steps: number
-  label_smoothing_factor: number
-  /** Read and report the training loss every so many optimiser steps. */
-  logging_steps: number
-  eval_strategy: 'no' | 'epoch' | 'steps'
-  eval_steps: number
-  load_best_model_at_end: boolean
-  metric_for_best_model: MetricName
-  /** Evaluations without improvement before the run stops; 0: never. */
-  early_stopping_patience: number
-  early_stopping_threshold: number
-  /** Feeds order, initialisation and dropout; the split has a seed of its own. */
-  seed: number
-  /** Longest input in tokens, `<s>` and `</s>` included; longer texts are cut. */
-  max_length: number
-  /** The base model's own dropout while training, as in Python; off, only head and adapter drop. */
-  base_dropout: boolean
-  /** Put texts of like length into one batch, within shuffled windows. */
-  group_by_length: boolean
+export type HeadConfig = ClassificationHeadConfig | MaskedLMHeadConfig
+
+/**
+ * What a batch of B rows of S tokens is measured against when that is no class: classes stay in the batch's `labels`.
+ * `multilabel` has labels [B·num_labels] of 0 and 1, `regression` numbers [B]. `masked_lm` has the words `ids` [M] that
+ * stood at `positions` [M] (token t of row b is b·S + t). `label_words` reads one position [B] in each row and knows the
+ * word of each class, or, with a single word, of class 1 against nothing.
+ */
+export type Targets =
+  | { kind: 'multilabel'; labels: Float32Array; num_labels: number }
+  | { kind: 'regression'; labels: Float32Array }
+  | { kind: 'masked_lm'; positions: Int32Array; ids: Int32Array }
+  | { kind: 'label_words'; positions: Int32Array; words: Int32Array }
+
+/** Everything that stands on a base: what exists, what is active, and what trains. */
+export interface ModelSetup {
+  adapters: Record<string, AdapterConfig>
+  /** By the comma-joined names of their members, as the library keys them. */
+  fusions: Record<string, FusionConfig>
+  heads: Record<string, HeadConfig>
+  active: AdapterSetup | null
+  /** Heads that are computed, in the order of their outputs; more than one for Parallel and for several tasks. */
+  active_heads: string[]
+  /** Names of adapters, fusions and heads that train; `base`: which of the model's own weights do. */
+  train: { adapters: string[]; fusions: string[]; heads: string[]; base: 'none' | 'bias' | 'all' }
+  /** Layers whose adapters are passed by (AdapterDrop, Rücklé et al. 2021). */
+  skip_layers: number[]
+}
+
+/** What the user may say of a classification head; its labels, and so its type, come from the data. */
+export type HeadOptions = Omit<ClassificationHeadConfig, 'head_type' | 'num_labels'>
+
+/** A kept adapter that is put into the model. */
+export interface Member {
+  /** Its name there: the adapter's own, or another (`load_as`) when two have one name. */
+  name: string
+  runId: string
+  /** `load_adapter(path, with_head=…)` */
+  with_head: boolean
+  /** In a run: it learns further. Otherwise it stays as it is. */
+  train: boolean
+  /** In a run: its head learns further. */
+  train_head: boolean
+}
+
+/** Kept adapters in the model, and how they work together with each other and with the adapter of a run. */
+export interface Assembly {
+  members: Member[]
+  /** `set_active_adapters`; a run's own adapter stands in it under `adapterName(name of the run)`. null: none. */
+  active: AdapterSetup | null
+  /** Layers, from 0, whose adapters are passed by: `set_active_adapters(…, skip_layers=…)`. */
+  skip_layers: number[]
+  /** Fusion layers that `active` asks for, by the comma-joined names of their members: new ones, which a run trains. */
+  fusions: Record<string, FusionConfig>
+}
+
+/** AdapterDrop in training: the lowest `layers` layers go without adapters, or in each step a number drawn from 0 to that. */
+export interface AdapterDrop {
+  mode: 'fixed' | 'random'
+  layers: number
 }
 
 /** Which weights a run stood on; an adapter is refused on another base. */
@@ -138,37 +306,38 @@ export interface BaseIdentity {
 export interface AdapterBundle {
   name: string
   adapter: AdapterConfig
-  head: HeadConfig
-  /** Label names by class index. */
+  /** null for an adapter without one of its own: it serves another head, or comes from a file that has none. */
+  head: HeadConfig | null
+  /** Label names by class index; empty without a head, and for one that has no classes. */
   id2label: string[]
   /** Keys are the `adapters` library's: `roberta.encoder.layer.0.output.adapters.{name}.…`, `heads.{name}.1.weight`. */
   tensors: TensorMap
   /** null for a folder made elsewhere, which does not record it. */
   base: BaseIdentity | null
+  /** Of the model, where a file that records no base says it. */
+  hidden_size?: number
   max_length: number
 }
 
-export const seqBnDefaults: SeqBnConfig = {
-  method: 'seq_bn',
-  reduction_factor: 16,
-  leave_out: [],
-  dropout: 0,
-}
-
-export const loraDefaults: LoRAConfig = {
-  method: 'lora',
-  r: 8,
-  alpha: 8,
-  dropout: 0,
-  attn_matrices: ['q', 'v'],
-  selfattn_lora: true,
-  intermediate_lora: false,
-  output_lora: false,
-  leave_out: [],
+/** A composition with all that it needs, as `save_adapter_setup` keeps it. */
+export interface SetupBundle {
+  /** For the record and the file name. */
+  name: string
+  active: AdapterSetup
+  /** Heads that are computed, in the order of their outputs. */
+  active_heads: string[]
+  /** Every adapter of `active`, by name and without head: heads stand on their own here. */
+  adapters: Record<string, { config: AdapterConfig; tensors: TensorMap }>
+  /** By the comma-joined names of their members. */
+  fusions: Record<string, { config: FusionConfig; tensors: TensorMap }>
+  heads: Record<string, { config: HeadConfig; id2label: string[]; tensors: TensorMap }>
+  base: BaseIdentity | null
+  hidden_size?: number
+  max_length: number
 }
 
 /** A fresh two-layer tanh head for `num_labels` classes. */
-export function classificationHead(num_labels: number): HeadConfig {
+export function classificationHead(num_labels: number): ClassificationHeadConfig {
   return {
     head_type: 'classification',
     num_labels,
@@ -177,80 +346,6 @@ export function classificationHead(num_labels: number): HeadConfig {
     dropout_prob: null,
     use_pooler: false,
     bias: true,
+    pooling: 'first',
   }
-}
-
-/** Hugging Face's defaults except where a small run in a tab is better served; `learning_rate` depends on the method. */
-export const trainingDefaults: TrainingArguments = {
-  learning_rate: 1e-3,
-  num_train_epochs: 5,
-  max_steps: -1,
-  per_device_train_batch_size: 16,
-  per_device_eval_batch_size: 64,
-  gradient_accumulation_steps: 1,
-  adam_beta1: 0.9,
-  adam_beta2: 0.999,
-  adam_epsilon: 1e-8,
-  weight_decay: 0.01,
-  max_grad_norm: 1,
-  lr_scheduler_type: 'linear',
-  warmup_ratio: 0.1,
-  warmup_steps: 0,
-  label_smoothing_factor: 0,
-  logging_steps: 5,
-  eval_strategy: 'epoch',
-  eval_steps: 50,
-  load_best_model_at_end: true,
-  metric_for_best_model: 'f1_macro',
-  early_stopping_patience: 0,
-  early_stopping_threshold: 0,
-  seed: 42,
-  max_length: 128,
-  base_dropout: true,
-  group_by_length: true,
-}
-
-/** What is wrong with an adapter's fields, one sentence each; empty when nothing is. */
-export function adapterProblems(adapter: AdapterConfig): string[] {
-  if (adapter.method === 'head') return []
-  const problems: string[] = []
-  if (!adapter.leave_out.every((layer) => Number.isInteger(layer) && layer >= 0))
-    problems.push('leave_out must list layers by number, from 0.')
-  if (!(adapter.dropout >= 0 && adapter.dropout < 1))
-    problems.push(`The adapter's dropout is ${adapter.dropout}; it must be at least 0 and below 1.`)
-  if (adapter.method === 'seq_bn') {
-    if (!(adapter.reduction_factor > 0 && Number.isFinite(adapter.reduction_factor)))
-      problems.push(`reduction_factor is ${adapter.reduction_factor}; it must be above 0.`)
-    return problems
-  }
-  const { r, alpha, attn_matrices, selfattn_lora, intermediate_lora, output_lora } = adapter
-  if (!(Number.isInteger(r) && r >= 1)) problems.push(`r is ${r}; it must be a whole number of at least 1.`)
-  if (!Number.isFinite(alpha)) problems.push(`alpha is ${alpha}; it must be a number.`)
-  const unknown = attn_matrices.find((matrix) => !['q', 'k', 'v'].includes(matrix))
-  if (unknown !== undefined) problems.push(`attn_matrices names ${unknown}; it may name q, k and v.`)
-  if (!(selfattn_lora && attn_matrices.length > 0) && !intermediate_lora && !output_lora)
-    problems.push('LoRA changes no matrix; choose at least one of q, k, v, intermediate_lora, output_lora.')
-  return problems
-}
-
-/** What is wrong with training arguments, one sentence each; empty when nothing is. */
-export function trainingProblems(args: TrainingArguments): string[] {
-  const problems: string[] = []
-  const whole = [
-    'per_device_train_batch_size',
-    'per_device_eval_batch_size',
-    'gradient_accumulation_steps',
-    'logging_steps',
-    'eval_steps',
-  ] as const
-  for (const key of whole)
-    if (!(Number.isInteger(args[key]) && args[key] >= 1))
-      problems.push(`${key} is ${args[key]}; it must be a whole number of at least 1.`)
-  if (!(Number.isInteger(args.max_length) && args.max_length >= 3))
-    problems.push(`max_length is ${args.max_length}; it must be a whole number of at least 3.`)
-  if (!(args.learning_rate >= 0 && Number.isFinite(args.learning_rate)))
-    problems.push(`learning_rate is ${args.learning_rate}; it must not be negative.`)
-  if (args.max_steps <= 0 && !(args.num_train_epochs > 0))
-    problems.push('num_train_epochs must be above 0, or max_steps must say how many steps to take.')
-  return problems
 }

@@ -10,11 +10,18 @@ export class TorchGenerator {
 
   /** `torch.Generator().manual_seed(seed)`; the low 32 bits count. */
   constructor(seed: number) {
+    this.manual_seed(seed)
+  }
+
+  /** Starts again from a seed, as `torch.manual_seed` does for torch's one generator. */
+  manual_seed(seed: number): void {
     this.#state[0] = seed >>> 0
     for (let i = 1; i < 624; i++) {
       const previous = this.#state[i - 1]! ^ (this.#state[i - 1]! >>> 30)
       this.#state[i] = Math.imul(previous, 1812433253) + i
     }
+    this.#index = 624
+    this.#spare = null
   }
 
   /** The next 32 random bits, unsigned. */

@@ -1,64 +1,63 @@
 /**
- * The program: a base model, a data set, an adapter, training, judgement. The tab's worker and the headless runner
- * both run this file; what differs is where bytes come from and where events go.
+ * The program: a base model, a data set, adapters, training, judgement. The tab's worker and the headless runner both
+ * run this file; what differs is where bytes come from and where events go.
  */
-import {
-  adapterProblems,
-  classificationHead,
-  trainingProblems,
-  type AdapterBundle,
-  type AdapterConfig,
-  type TrainingArguments,
-} from './config.ts'
+import { keptOf, withDrop, type Assembled, type Own } from './assembly.ts'
+import type { AdapterBundle, AdapterDrop, SetupBundle } from './config.ts'
+import { trainingProblems, type TrainingArguments } from './trainingArguments.ts'
 import type { Base } from './base.ts'
-import { encode, type Encoded } from './data/batches.ts'
+import type { Encoded } from './data/batches.ts'
 import type { Dataset } from './data/dataset.ts'
-import { initialise } from './model/adapters.ts'
-import { bundleOf, createModel, disposeModel, type Model } from './model/model.ts'
+import { dropProblem } from './methods/adapterDrop.ts'
+import { setupProblems } from './methods/registry.ts'
+import { initialTensors } from './model/initialise.ts'
+import { createModel, disposeModel, tensorsOf, type Model } from './model/model.ts'
 import { maxTokens } from './model/robertaConfig.ts'
 import { judge } from './predict.ts'
 import type { Judged } from './protocol.ts'
 import type { Metrics } from './train/metrics.ts'
+import { encodeFor, labelsOf, type TaskOptions } from './task.ts'
 import { train, type Checkpoint, type TrainEvent, type TrainResult, type Wish } from './train/train.ts'
 
 /** What a run needs, all of it plain data but the base. */
 export interface Job {
   base: Base
   dataset: Dataset
-  name: string
-  adapter: AdapterConfig
+  /** The adapter and head that the run makes. */
+  own: Own
+  /** All that stands on the base, `own` among it, with the tensors of what was loaded; the rest starts from the seed. */
+  assembled: Assembled
   args: TrainingArguments
+  task: TaskOptions
+  adapter_drop: AdapterDrop | null
   resume: Omit<Checkpoint, 'type' | 'asked'> | null
 }
 
 export interface Outcome extends TrainResult {
   model: Model
-  bundle: AdapterBundle
+  /** The run's own adapter and head with the kept weights, or the whole setup where other adapters stand beside it. */
+  kept: AdapterBundle | SetupBundle
   /** Of the kept weights, on the test split; null when it is empty. */
   test: Metrics | null
   judged: Judged[]
 }
 
 /** Trains and judges; every pull of the generator is at most one optimiser step. */
-export async function* run({
-  base,
-  dataset,
-  name,
-  adapter,
-  args,
-  resume,
-}: Job): AsyncGenerator<TrainEvent, Outcome, Wish> {
-  refuseProblems(base, adapter, args)
-  const encoded = (rows: Dataset['train']): Encoded => encode(rows, base.tokenizer, args.max_length)
-  const head = classificationHead(dataset.id2label.length)
-  const start = initialise(base.config, adapter, head, name, args.seed)
-  const model = createModel(base.roberta, name, adapter, head, start)
+export async function* run(job: Job): AsyncGenerator<TrainEvent, Outcome, Wish> {
+  const { base, dataset, assembled, args, adapter_drop, resume } = job
+  const { given } = assembled
+  const setup = withDrop(assembled.setup, adapter_drop)
+  refuseProblems(job)
+  const encoded = (rows: Dataset['train']): Encoded => encodeFor(base, dataset, rows, args, job.task)
+  const start = await initialTensors(base.roberta, setup, given, args.seed, base.tokenizer.pieces)
+  const model = createModel(base.roberta, setup, start)
   try {
     const data = { train: encoded(dataset.train), validation: encoded(dataset.validation) }
-    const result = yield* train(model, data, args, resume)
+    const result = yield* train(model, data, args, resume, adapter_drop)
     const { test, judged } = await judge(model, dataset.test, encoded(dataset.test), args)
-    const bundle = await bundleOf(model, dataset.id2label, base.identity, args.max_length)
-    return { ...result, model, bundle, test, judged }
+    const done = { ...assembled, setup, given: await tensorsOf(model) }
+    const kept = keptOf(job.own, done, labelsOf(job), base, args.max_length)
+    return { ...result, model, kept, test, judged }
   } catch (error) {
     disposeModel(model)
     throw error
@@ -66,8 +65,9 @@ export async function* run({
 }
 
 /** Throws what is wrong with a job before anything is made of it. */
-function refuseProblems({ config }: Base, adapter: AdapterConfig, args: TrainingArguments): void {
-  const [problem] = [...adapterProblems(adapter), ...trainingProblems(args)]
+function refuseProblems({ base: { config }, assembled: { setup }, args, adapter_drop }: Job): void {
+  const drop = adapter_drop && dropProblem(adapter_drop, config.num_hidden_layers)
+  const [problem] = [...setupProblems(setup, config), ...(drop ? [drop] : []), ...trainingProblems(args)]
   if (problem !== undefined) throw new Error(problem)
   if (args.max_length > maxTokens(config))
     throw new Error(

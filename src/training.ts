@@ -8,10 +8,11 @@ import { sha256Hex } from './io/digest.ts'
 import { gpuBytes } from './kernels/backend.ts'
 import type { Metrics, RunEvent } from './protocol.ts'
 import { run, type Job, type Outcome } from './run.ts'
+import type { TaskOptions } from './task.ts'
 import type { Checkpoint, TrainEvent, Wish } from './train/train.ts'
 
 /** A kept run with this program's own metrics. */
-export type KeptRun = RunRecord<Metrics>
+export type KeptRun = RunRecord<Metrics> & { task?: TaskOptions }
 
 /** A crash or a closed tab loses at most so much. */
 const checkpointEveryMs = 30_000
@@ -109,6 +110,8 @@ export class Training {
         this.post({ type, runId: record.id, ...kept, ...speed, gpu_bytes: gpuBytes() })
         return
       }
+      case 'inPath':
+        return this.post({ ...event, runId: record.id })
       case 'evaluation': {
         const { step, epoch, metrics } = event
         record.history.evaluation.push({ step, epoch, split: 'validation', metrics })
@@ -149,7 +152,7 @@ export class Training {
 
   /** A full disk pauses the run instead of ending it: nothing trained so far is lost. */
   async #keepCheckpoint({ step, state, tensors }: Checkpoint): Promise<void> {
-    const { name } = this.job
+    const { name } = this.job.own
     this.#checkpointMs = performance.now()
     try {
       await putCheckpoint(this.record.id, { step, state: { ...state, name, data: this.#data }, tensors })
@@ -166,7 +169,7 @@ export class Training {
     const { reason, note, best_step, test, judged } = outcome
     let kept = false
     try {
-      await putAdapter(this.record.id, outcome.bundle)
+      await putAdapter(this.record.id, outcome.kept)
       // Only now: a run whose adapter could not be kept must still be resumable from its checkpoint.
       Object.assign(this.record, { status: reason, best_step, test })
       await this.#save()

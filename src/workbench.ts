@@ -2,39 +2,38 @@
  * What the tab's worker has open: a device, a base model, tables and a data set, and the adapter in the model. Each
  * method carries out one command of the page and posts what came of it.
  */
-import Papa from 'papaparse'
+import { assemble, noMembers, type Assembled, type Own } from './assembly.ts'
 import { openBase, type Base } from './base.ts'
-import { classificationHead, type AdapterBundle, type AdapterConfig } from './config.ts'
-import { buildDataset, guessMapping, guessRoles, guessText, summarise, type Dataset } from './data/dataset.ts'
-import { parseSources, preview, type Source, type Table } from './data/parse.ts'
+import type { AdapterBundle, Assembly, HeadOptions } from './config.ts'
+import { buildDataset, guessMapping, guessRoles, summarise, type Dataset } from './data/dataset.ts'
+import { deviceLine, failures } from './deviceText.ts'
+import { parseSources, preview, type Table } from './data/parse.ts'
 import { adapterName, checkBase } from './io/adapterKeys.ts'
-import { getAdapter, getCheckpoint, getRun, putAdapter, putRun } from './io/db.ts'
-import { exportZip } from './io/export.ts'
-import { openHub } from './io/hub.ts'
-import { readAdapterFiles } from './io/import.ts'
-import { openBundled, openFiles, type ModelFolder } from './io/modelFolder.ts'
+import { getCheckpoint, getRun } from './io/db.ts'
 import type { DownloadProgress } from './io/progress.ts'
-import { openBackend, openedDevice } from './kernels/backend.ts'
-import { adapterShapes, headShapes } from './model/adapters.ts'
-import { createModel, disposeModel, type Model } from './model/model.ts'
-import { adapterSummary, type SummaryRow } from './model/params.ts'
-import { maxTokens } from './model/robertaConfig.ts'
+import { openBackend } from './kernels/backend.ts'
 import { disposeRoberta } from './model/roberta.ts'
 import { selfTest, type SelfTestReport } from './model/selfTest.ts'
-import type { Command, DataSource, Mapping, ModelSource, Prediction, RunEvent } from './protocol.ts'
-import { alone, exampleLogits, predictTexts } from './predict.ts'
+import { Opened, promptOfRun, summaryOf } from './opened.ts'
+import type { Command, Mapping, RunEvent } from './protocol.ts'
+import { alone, predictTexts } from './predict.ts'
+import { predictFile } from './predictFile.ts'
+import {
+  averageKept,
+  exportKept,
+  exportOpened,
+  importFiles,
+  keptAdapter,
+  loneAdapter,
+  tryOnnx,
+} from './shelf.ts'
+import { openFolder, openRows } from './sources.ts'
+import { givenHead, headFor, plainTask, type TaskOptions } from './task.ts'
 import { fingerprint, Training, type KeptRun } from './training.ts'
 import type { Checkpoint } from './train/train.ts'
 import { plan } from './train/schedule.ts'
 
 type Of<T extends Command['type']> = Extract<Command, { type: T }>
-
-/** The adapter that predictions and exports use. */
-interface Opened {
-  runId: string
-  model: Model
-  bundle: AdapterBundle
-}
 
 /** What a checkpoint keeps besides tensors. */
 type ResumeState = Checkpoint['state'] & { name: string; data: string }
@@ -51,7 +50,8 @@ export class Workbench {
   #download: AbortController | null = null
   #tables: Table[] = []
   #mapped: Mapped | null = null
-  #opened: Opened | null = null
+  /** What predictions and exports use, and the run it came from (null: several, put together by hand). */
+  #opened: { runId: string | null; opened: Opened } | null = null
   #training: Training | null = null
   /** A run is under way, or about to be. */
   #busy = false
@@ -81,7 +81,8 @@ export class Workbench {
   async openModel({ source }: Of<'openModel'>): Promise<void> {
     this.#refuseWhileTraining('open another model')
     this.#download = new AbortController()
-    const folder = await this.#folder(source, this.#download.signal)
+    const report = (progress: DownloadProgress) => this.post({ type: 'download', ...progress })
+    const folder = await openFolder(source, report, this.#download.signal)
     const base = await openBase(folder)
     this.#closeAdapter()
     if (this.#base) disposeRoberta(this.#base.roberta)
@@ -95,7 +96,7 @@ export class Workbench {
   }
 
   async openData({ source }: Of<'openData'>): Promise<void> {
-    this.#tables = await parseSources(await sourcesOf(source))
+    this.#tables = await parseSources(await openRows(source))
     this.#mapped = null
     const tables = this.#tables.map(preview)
     this.post({
@@ -118,20 +119,37 @@ export class Workbench {
     this.post({ type: 'dataset', summary })
   }
 
-  describe({ adapter, num_labels }: Of<'describe'>): void {
-    this.post({ type: 'summary', rows: this.#summary(adapter, num_labels, adapter.method) })
+  async describe({ adapter, num_labels, name, head, assembly, ...rest }: Of<'describe'>): Promise<void> {
+    const data = this.#mapped?.dataset ?? { id2label: Array.from({ length: num_labels }, String) }
+    const own = this.#own(adapterName(name ?? 'adapter'), adapter, head, taskOf(rest), data)
+    const { setup } = await this.#assembled(own, assembly ?? noMembers, plainTask)
+    this.post({ type: 'summary', rows: summaryOf(this.#model(), setup) })
   }
 
-  async train({ runId, name, adapter, args }: Of<'train'>): Promise<void> {
+  async train({
+    runId,
+    name,
+    adapter,
+    args,
+    head,
+    assembly,
+    adapter_drop,
+    ...rest
+  }: Of<'train'>): Promise<void> {
     await this.#alone('train another', async () => {
       const { dataset, data } = this.#data()
       const base = this.#model()
+      const task = taskOf(rest)
       const record: KeptRun = {
         id: runId,
         name,
         created: Date.now(),
         status: 'running',
         adapter,
+        head: this.#own(adapterName(name), adapter, head, task, dataset).head,
+        task,
+        ...(assembly && { assembly }),
+        adapter_drop: adapter_drop ?? null,
         args,
         base: base.identity,
         id2label: dataset.id2label,
@@ -188,99 +206,124 @@ export class Workbench {
 
   async openRun({ runId }: Of<'openRun'>): Promise<void> {
     this.#refuseWhileTraining('open another adapter')
-    const { bundle } = await this.#open(runId)
+    const opened = await this.#open(runId)
     const { name } = await getRun(runId)
-    this.post({ type: 'opened', runId, name, id2label: bundle.id2label })
+    this.post({ type: 'opened', runId, name, id2label: opened.heads[0]?.id2label ?? [] })
   }
 
-  async importAdapter({ runId, files }: Of<'importAdapter'>): Promise<void> {
-    const named = files.map(async (file) => ({
-      name: file.webkitRelativePath || file.name,
-      bytes: new Uint8Array(await file.arrayBuffer()),
-    }))
-    const { bundle, notes } = await readAdapterFiles(await Promise.all(named))
-    const record: KeptRun = {
-      id: runId,
-      name: bundle.name,
-      created: Date.now(),
-      status: 'imported',
-      adapter: bundle.adapter,
-      args: null,
-      base: bundle.base,
-      id2label: bundle.id2label,
-      device: '',
-      self_test: 'not run',
-      history: { step: [], evaluation: [] },
-      test: null,
-      best_step: 0,
-      data: null,
-      size: 0,
-    }
-    await putRun(record)
-    await putAdapter(runId, bundle)
-    this.post({ type: 'imported', runId, name: record.name, notes })
+  async assemble({ assembly }: Of<'assemble'>): Promise<void> {
+    this.#refuseWhileTraining('put adapters together')
+    const opened = await Opened.open(this.#model(), assembly, (runId) => this.#loaded(runId))
+    this.#closeAdapter()
+    this.#opened = { runId: null, opened }
+    this.#announce(opened)
+  }
+
+  async mergeAdapter({ name }: Of<'mergeAdapter'>): Promise<void> {
+    const opened = this.#adapter()
+    await opened.merge(name)
+    this.#announce(opened)
+  }
+
+  async resetAdapter({ name }: Of<'resetAdapter'>): Promise<void> {
+    const opened = this.#adapter()
+    await opened.reset(name)
+    this.#announce(opened)
+  }
+
+  async averageAdapters(command: Of<'averageAdapters'>): Promise<void> {
+    await averageKept(command, this.#model())
+    this.post({ type: 'imported', runId: command.runId, name: command.name, notes: [] })
+  }
+
+  async importAdapter(command: Of<'importAdapter'>): Promise<void> {
+    this.post({ type: 'imported', runId: command.runId, ...(await importFiles(command, this.#base)) })
   }
 
   async predict({ id, texts }: Of<'predict'>): Promise<void> {
-    const predictions = await predictTexts(this.#adapter(), this.#model().tokenizer, texts.map(alone))
-    this.post({ type: 'prediction', id, predictions })
+    const opened = this.#adapter()
+    const predictions = await predictTexts(opened, this.#model().tokenizer, texts.map(alone))
+    this.post({ type: 'prediction', id, predictions, heads: opened.heads.map(({ name }) => name) })
   }
 
   async predictFile({ file }: Of<'predictFile'>): Promise<void> {
     const opened = this.#adapter()
-    const [table, more] = await parseSources([{ name: file.name, blob: file }])
-    if (!table) throw new Error(`${file.name} holds no rows to predict.`)
-    if (more) throw new Error(`${file.name} holds several tables; give one at a time.`)
-    const { text, text_pair } = columnsOf(
-      table,
-      ((await getRun(opened.runId)) as KeptRun).data?.mapping as Mapping | undefined,
-    )
-    const texts = table.rows.map((row) => ({
-      text: row[text]!,
-      text_pair: text_pair < 0 ? null : row[text_pair]!,
-    }))
-    const predictions = await predictTexts(opened, this.#model().tokenizer, texts)
-    const { id2label } = opened.bundle
-    const score = (prediction: Prediction, label: string) =>
-      prediction.find((one) => one.label === label)!.score
-    const data = predictions.map((one, i) => [
-      texts[i]!.text,
-      one[0]!.label,
-      ...id2label.map((label) => score(one, label)),
-    ])
-    const names = [table.columns[text]!, 'label', ...id2label.map((label) => `score ${label}`)]
-    const csv = Papa.unparse({ fields: names, data }, { escapeFormulae: true })
-    const bytes = new TextEncoder().encode(csv)
-    this.post({
-      type: 'file',
-      name: `${file.name.replace(/\.\w+$/, '')}-predictions.csv`,
-      mime: 'text/csv',
-      bytes,
-    })
+    const { runId } = this.#opened!
+    const run = runId === null ? null : ((await getRun(runId)) as KeptRun)
+    const mapping = run?.data?.mapping as Mapping | undefined
+    const csv = await predictFile(opened, this.#model().tokenizer, file, mapping)
+    this.post({ type: 'file', mime: 'text/csv', ...csv })
   }
 
-  async exportRun({ runId }: Of<'exportRun'>): Promise<void> {
+  async exportRun({ runId, form = 'adapter' }: Of<'exportRun'>): Promise<void> {
     this.#refuseWhileTraining('export')
-    const record = await getRun(runId)
+    const record = (await getRun(runId)) as KeptRun
     const opened = await this.#open(runId)
-    const { folder, tokenizer } = this.#model()
-    const examples = await exampleLogits(opened, tokenizer)
-    const bytes = await exportZip(opened.bundle, record, { ...folder, examples })
-    this.post({ type: 'file', name: `${opened.bundle.name}.zip`, mime: 'application/zip', bytes })
+    const dataset = this.#mapped?.dataset ?? null
+    this.post(await exportKept(form, opened, await keptAdapter(runId), record, dataset))
   }
 
-  /** Puts a kept run's adapter into the model, unless it is there already. */
+  async exportAssembly({ name, assembly }: Of<'exportAssembly'>): Promise<void> {
+    await this.assemble({ type: 'assemble', assembly })
+    this.post(await exportOpened(this.#adapter(), adapterName(name), assembly))
+  }
+
+  async tryOnnx({ runId }: Of<'tryOnnx'>): Promise<void> {
+    this.#refuseWhileTraining('run the ONNX file')
+    const opened = await this.#open(runId)
+    const texts = this.#mapped?.dataset.test.slice(0, 8).map(({ text }) => text) ?? []
+    const some = texts.length > 0 ? texts : ['I loved every minute of it.', 'It broke on the second day.']
+    this.post({ type: 'onnxTried', runId, ...(await tryOnnx(opened, await loneAdapter(runId), some)) })
+  }
+
+  /** Puts a kept run into the model, unless it is there already as it was kept. */
   async #open(runId: string): Promise<Opened> {
-    if (this.#opened?.runId === runId) return this.#opened
-    const { name } = await getRun(runId)
-    const bundle = await getAdapter(runId)
-    if (!bundle) throw new Error(`“${name}” has no finished adapter yet; train it to its end first.`)
-    const { roberta, identity, config } = this.#model()
-    checkBase(bundle, { ...identity, intermediate_size: config.intermediate_size })
-    const model = createModel(roberta, bundle.name, bundle.adapter, bundle.head, bundle.tensors)
-    const max_length = Math.min(bundle.max_length, maxTokens(config))
+    if (this.#opened?.runId === runId && this.#opened.opened.merged.length === 0) return this.#opened.opened
+    const base = this.#model()
+    const kept = await keptAdapter(runId)
+    if ('adapter' in kept) this.#check(kept)
+    const opened = Opened.ofRun(base, runId, kept, promptOfRun((await getRun(runId)) as KeptRun))
     this.#closeAdapter()
-    return (this.#opened = { runId, model, bundle: { ...bundle, max_length } })
+    this.#opened = { runId, opened }
+    return opened
+  }
+
+  /** A kept run's single adapter, if it is for the open model. */
+  async #loaded(runId: string): Promise<AdapterBundle> {
+    const bundle = await loneAdapter(runId)
+    this.#check(bundle)
+    return bundle
+  }
+
+  #check(bundle: AdapterBundle): void {
+    const { identity, config } = this.#model()
+    checkBase(bundle, { ...identity, intermediate_size: config.intermediate_size })
+  }
+
+  #announce(opened: Opened): void {
+    const { assembly, heads, merged, rows } = opened
+    this.post({ type: 'assembled', assembly, heads, merged: [...merged], rows })
+  }
+
+  /** A run's own adapter beside kept ones. */
+  async #assembled(own: Own, assembly: Assembly, task: TaskOptions): Promise<Assembled> {
+    const kept = new Map<string, AdapterBundle>()
+    for (const { runId } of assembly.members) kept.set(runId, await this.#loaded(runId))
+    const assembled = assemble(own, assembly, kept)
+    if (task === plainTask) return assembled
+    const head = await givenHead(this.#model(), own.head, own.name, task)
+    return { ...assembled, given: new Map([...assembled.given, ...head]) }
+  }
+
+  /** What a run makes: an adapter and the head that data and page ask for. */
+  #own(
+    name: string,
+    adapter: Own['adapter'],
+    head: HeadOptions | undefined,
+    task: TaskOptions,
+    data: Pick<Dataset, 'task' | 'id2label'>,
+  ): Own {
+    return { name, adapter, head: headFor(this.#model().config, data, head, task) }
   }
 
   /** One run at a time, from the moment it is asked for. */
@@ -298,45 +341,26 @@ export class Workbench {
     if (this.#gone) throw new Error(this.#gone)
     if (!this.#test?.passed) throw new Error(`Training is off: ${failures(this.#test)}`)
     const { dataset } = this.#data()
-    const { id, adapter, args } = record
+    const { id, adapter, args, assembly, adapter_drop = null, task = plainTask } = record
     if (!args) throw new Error(`“${record.name}” was imported; it has no training to go on with.`)
+    const base = this.#model()
+    const head = record.head ?? headFor(base.config, dataset, undefined, task)
+    const own: Own = { name, adapter, head }
+    const assembled = await this.#assembled(own, assembly ?? noMembers, task)
     this.#closeAdapter()
-    const job = { base: this.#model(), dataset, name, adapter, args, resume }
+    const job = { base, dataset, own, assembled, args, task, adapter_drop, resume }
     this.#training = new Training(record, job, this.post)
-    const rows = this.#summary(adapter, dataset.id2label.length, name)
+    const rows = summaryOf(base, assembled.setup)
     const { total } = plan(args, dataset.train.length)
     const started = { runId: id, name: record.name, total_steps: total, step: resume?.step ?? 0, rows }
     this.post({ type: 'started', ...started, id2label: dataset.id2label })
     try {
-      const { model, bundle } = await this.#training.finish()
-      this.#opened = { runId: id, model, bundle }
+      const { model, kept } = await this.#training.finish()
+      this.#opened = { runId: id, opened: Opened.trained(base, id, model, kept, promptOfRun(record)) }
     } catch (error) {
       if (!this.#gone) throw error
     } finally {
       this.#training = null
-    }
-  }
-
-  #summary(adapter: AdapterConfig, num_labels: number, name: string): SummaryRow[] {
-    const { config } = this.#model()
-    const head = classificationHead(num_labels)
-    const count = (shapes: [string, number[]][]) =>
-      shapes.reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b, 1), 0)
-    const own = count(adapterShapes(config, adapter, name))
-    return adapterSummary(config, adapter, head, own, count(headShapes(config, head, name)), name)
-  }
-
-  async #folder(source: ModelSource, signal: AbortSignal): Promise<ModelFolder> {
-    const onProgress = (progress: DownloadProgress) => this.post({ type: 'download', ...progress })
-    switch (source.kind) {
-      case 'bundled':
-        return openBundled(source.url, onProgress, signal)
-      case 'hub':
-        return openHub(source, onProgress, signal)
-      case 'files':
-        return openFiles(source.name, source.files, signal)
-      default:
-        return source satisfies never
     }
   }
 
@@ -352,11 +376,11 @@ export class Workbench {
 
   #adapter(): Opened {
     if (!this.#opened) throw new Error('No adapter is in the model yet; train one or open a kept run first.')
-    return this.#opened
+    return this.#opened.opened
   }
 
   #closeAdapter(): void {
-    if (this.#opened) disposeModel(this.#opened.model)
+    this.#opened?.opened.dispose()
     this.#opened = null
   }
 
@@ -365,35 +389,6 @@ export class Workbench {
   }
 }
 
-/** The files or the bundled samples as blobs. */
-async function sourcesOf(source: DataSource): Promise<Source[]> {
-  if (source.kind === 'files') return source.files.map((file) => ({ name: file.name, blob: file }))
-  return Promise.all(
-    source.urls.map(async (url) => {
-      const response = await fetch(url)
-      if (!response.ok)
-        throw new Error(`The sample ${url} could not be read (${response.status}); reload the page.`)
-      return { name: url.split('/').at(-1)!, blob: await response.blob() }
-    }),
-  )
-}
-
-/** Where a table's texts are: in the columns the run was trained on, else where they seem to be; -1: no second text. */
-function columnsOf(table: Table, mapping: Mapping | undefined): { text: number; text_pair: number } {
-  const own = mapping ? table.columns.indexOf(mapping.text) : -1
-  if (own < 0) return { text: table.columns.indexOf(guessText(table)), text_pair: -1 }
-  return { text: own, text_pair: table.columns.indexOf(mapping?.text_pair ?? '') }
-}
-
-/** The device as a run keeps it. */
-function deviceLine(): string {
-  const { backend, description, vendor, architecture, slow } = openedDevice()
-  const name = description || [vendor, architecture].filter(Boolean).join(' ') || 'unnamed'
-  return `${backend}: ${name}${slow ? ' (slow: not a GPU)' : ''}`
-}
-
-function failures(test: SelfTestReport | null): string {
-  if (!test) return 'the device has not been tested yet.'
-  const failed = test.checks.filter(({ ok }) => !ok).map(({ name, detail }) => `${name} (${detail})`)
-  return `this device computes wrong numbers in ${failed.join(', ')}. Try another browser, update the GPU driver, or use the slow mode.`
+function taskOf({ masked_lm, label_words }: Pick<Of<'train'>, 'masked_lm' | 'label_words'>): TaskOptions {
+  return { masked_lm: masked_lm ?? null, label_words: label_words ?? null }
 }

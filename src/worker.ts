@@ -46,6 +46,14 @@ function carryOut(command: Command): Promise<void> | void {
       return workbench.stop()
     case 'openRun':
       return workbench.openRun(command)
+    case 'assemble':
+      return workbench.assemble(command)
+    case 'mergeAdapter':
+      return workbench.mergeAdapter(command)
+    case 'resetAdapter':
+      return workbench.resetAdapter(command)
+    case 'averageAdapters':
+      return workbench.averageAdapters(command)
     case 'importAdapter':
       return workbench.importAdapter(command)
     case 'predict':
@@ -54,6 +62,10 @@ function carryOut(command: Command): Promise<void> | void {
       return workbench.predictFile(command)
     case 'exportRun':
       return workbench.exportRun(command)
+    case 'exportAssembly':
+      return workbench.exportAssembly(command)
+    case 'tryOnnx':
+      return workbench.tryOnnx(command)
     default:
       command satisfies never
   }

@@ -4,7 +4,8 @@
  */
 import { readFileSync } from 'node:fs'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { loraDefaults, seqBnDefaults } from '../src/config.ts'
+import { seqBn } from '../src/methods/bottleneck.ts'
+import { loraConfig } from '../src/methods/lora.ts'
 import { measureBaseline, smallSize, type Baseline } from './bench/baseline.ts'
 import { measureGrowth, measureTape, type Cost } from './bench/measure.ts'
 
@@ -37,26 +38,26 @@ describe('counts on a device that executes nothing', () => {
     expect(now[work]!.uploadBytes).toBeLessThan(4 * (3 * B * S + B) + 64)
   })
 
-  it.each([seqBnDefaults, loraDefaults])(
-    '$method takes a fraction of the calls of a plain tape',
-    async (adapter) => {
-      const tape = await measureTape(smallSize, adapter)
-      const engine = now[`${adapter.method} step`]!
-      expect(engine.dispatches).toBeLessThan(tape.step.dispatches / 2)
-      expect(engine.peakBytes).toBeLessThan(tape.step.peakBytes)
-    },
-  )
+  it.each([
+    ['seq_bn', seqBn],
+    ['lora', loraConfig],
+  ] as const)('%s takes a fraction of the calls of a plain tape', async (name, adapter) => {
+    const tape = await measureTape(smallSize, adapter)
+    const engine = now[`${name} step`]!
+    expect(engine.dispatches).toBeLessThan(tape.step.dispatches / 2)
+    expect(engine.peakBytes).toBeLessThan(tape.step.peakBytes)
+  })
 
-  it.each([seqBnDefaults, loraDefaults])(
-    'memory of a $method run is flat, whatever the lengths',
-    async (adapter) => {
-      const growth = await measureGrowth(smallSize, adapter, 80, [10, 20, 40, 60])
-      expect(Object.keys(growth.lengths).length).toBe(4)
-      expect(growth.end.tensors).toBe(growth.half.tensors)
-      expect(growth.end.pipelines).toBe(growth.half.pipelines)
-      expect(growth.end.peakBytes).toBeLessThanOrEqual(growth.half.peakBytes * 1.001)
-      const longest = await measureGrowth(smallSize, adapter, 20, [60])
-      expect(growth.end.peakBytes).toBeLessThan(longest.end.peakBytes * 1.15)
-    },
-  )
+  it.each([
+    ['seq_bn', seqBn],
+    ['lora', loraConfig],
+  ] as const)('memory of a %s run is flat, whatever the lengths', async (_, adapter) => {
+    const growth = await measureGrowth(smallSize, adapter, 80, [10, 20, 40, 60])
+    expect(Object.keys(growth.lengths).length).toBe(4)
+    expect(growth.end.tensors).toBe(growth.half.tensors)
+    expect(growth.end.pipelines).toBe(growth.half.pipelines)
+    expect(growth.end.peakBytes).toBeLessThanOrEqual(growth.half.peakBytes * 1.001)
+    const longest = await measureGrowth(smallSize, adapter, 20, [60])
+    expect(growth.end.peakBytes).toBeLessThan(longest.end.peakBytes * 1.15)
+  })
 })

@@ -1,5 +1,5 @@
 /** Reads what tests/parity wrote into tests/fixtures, alike in Node and in the browser. */
-import type { HostTensor, RobertaConfig } from '../src/config.ts'
+import type { AdapterConfig, HostTensor, ModelSetup, RobertaConfig } from '../src/config.ts'
 import { openSafetensors } from '../src/io/safetensors.ts'
 import type { WeightSource } from '../src/model/loadRoberta.ts'
 import { parseRobertaConfig } from '../src/model/robertaConfig.ts'
@@ -52,4 +52,36 @@ export async function readModel(
   const config = parseRobertaConfig(await readText(`${folder}/config.json`))
   const bytes = await readBytes(`${folder}/${file}`)
   return { config, weights: await openSafetensors(new Blob([bytes])), bytes }
+}
+
+/** Tensors by name with `*` for the layer's number, each in few numbers (`by_layer` of tests/parity/store.py). */
+export interface StoredByLayer {
+  name: string
+  shape: number[]
+  layers?: number[]
+  data: string
+}
+
+/** The same by full name. */
+export function byName(stored: StoredByLayer[]): Map<string, { shape: number[]; kept: number[] }> {
+  return new Map(
+    stored.flatMap(({ name, shape, layers, data }) => {
+      const all = decode({ shape, data }).data
+      const width = all.length / (layers?.length ?? 1)
+      return (layers ?? [-1]).map((l, i): [string, { shape: number[]; kept: number[] }] => [
+        name.replace('.layer.*.', `.layer.${l}.`),
+        { shape, kept: [...all.subarray(i * width, (i + 1) * width)] },
+      ])
+    }),
+  )
+}
+
+/** A `ModelSetup` as a fixture holds it: bottlenecks have no `architecture` there, as on disk. */
+export function setupOf(stored: ModelSetup): ModelSetup {
+  const named = (config: AdapterConfig): AdapterConfig =>
+    config.architecture === 'union'
+      ? { ...config, configs: config.configs.map(named) }
+      : ({ ...config, architecture: config.architecture ?? null } as AdapterConfig)
+  const adapters = Object.entries(stored.adapters).map(([name, config]) => [name, named(config)])
+  return { ...stored, adapters: Object.fromEntries(adapters) as ModelSetup['adapters'] }
 }

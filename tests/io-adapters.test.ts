@@ -6,13 +6,15 @@ import { readAdapterConfig } from '../src/io/adapterConfig.ts'
 import { adapterName, checkBase, checkBundle, expectedShapes } from '../src/io/adapterKeys.ts'
 import { fromAdapterHub, toAdapterHub, type FileMap } from '../src/io/adapterhub.ts'
 import { PyFloat, pythonJson } from '../src/io/json.ts'
-import { fromPeft, toPeft } from '../src/io/peft.ts'
+import { toPeft } from '../src/io/peft.ts'
+import { fromPeft } from '../src/io/peftRead.ts'
 import { readSafetensors, writeSafetensors } from '../src/io/safetensors.ts'
 import { readTorchBin, writeTorchBin } from '../src/io/torchBin.ts'
 import {
   adapters,
   base,
   bitsOf,
+  edited,
   fromUtf8,
   lora,
   makeBundle,
@@ -27,12 +29,8 @@ const library: Record<string, string> = JSON.parse(
 )
 
 /** The files of an AdapterHub folder with one of its JSON files changed. */
-function edited(bundle: AdapterBundle, name: string, edit: (json: any) => void): FileMap {
-  const files = toAdapterHub(bundle)
-  const json = JSON.parse(fromUtf8(files.get(name)))
-  edit(json)
-  return files.set(name, utf8(JSON.stringify(json)))
-}
+const hubWith = (bundle: AdapterBundle, name: string, edit: (json: any) => void): FileMap =>
+  edited(toAdapterHub(bundle), name, edit)
 
 describe('Python’s JSON', () => {
   test('numbers keep their kind', () => {
@@ -98,16 +96,22 @@ describe('the adapters library’s folder', () => {
     for (const folder of [files, withoutBin, withoutSafetensors]) {
       const { bundle: back, notes } = await fromAdapterHub(folder)
       expect(bitsOf(back.tensors)).toEqual(bitsOf(bundle.tensors))
-      expect({ ...back, tensors: null }).toEqual({ ...bundle, tensors: null, base: null, max_length: 128 })
+      expect({ ...back, tensors: null }).toEqual({
+        ...bundle,
+        tensors: null,
+        base: null,
+        hidden_size: 16,
+        max_length: 128,
+      })
       expect(notes).toEqual([])
     }
   })
 
   test('files without prefix, with old names, in fp16, with a name of its own', async () => {
     const bundle = makeBundle({ ...seqBn, dropout: 0 })
-    const files = edited(bundle, 'adapter_config.json', (json) => {
+    const files = hubWith(bundle, 'adapter_config.json', (json) => {
       json.name = 'my adapter'
-      json.config = { mh_adapter: false, output_adapter: true, reduction_factor: { default: 4 }, non_linearity: 'relu', original_ln_before: true, some_future_field: 1 } // prettier-ignore
+      json.config = { mh_adapter: false, output_adapter: true, reduction_factor: { default: 4 }, non_linearity: 'relu', original_ln_before: true, some_future_field: null } // prettier-ignore
       delete json.version
     })
     const old = readTorchBin(files.get('pytorch_adapter.bin')!)
@@ -122,12 +126,19 @@ describe('the adapters library’s folder', () => {
       'roberta.encoder.layer.0.output.adapters.my-adapter.adapter_down.0.weight',
     )
     expect(Object.values(bitsOf(back.tensors))).toEqual(Object.values(bitsOf(bundle.tensors)))
-    expect(notes).toEqual(['The adapter “my adapter” is called “my-adapter” here.'])
+    expect(notes).toEqual([
+      'The adapter “my adapter” is called “my-adapter” here.',
+      'The unknown field some_future_field is off and was left out.',
+    ])
   })
 
   test('a static HF head and a preset string', async () => {
     const bundle = makeBundle({ ...seqBn, reduction_factor: 16 })
-    const files = edited(bundle, 'adapter_config.json', (json) => (json.config = 'pfeiffer'))
+    const files = hubWith(
+      bundle,
+      'adapter_config.json',
+      (json) => (json.config = 'pfeiffer[reduction_factor=16]'),
+    )
     const head = readTorchBin(files.get('pytorch_model_head.bin')!)
     const fixed = [...head].map(([key, tensor]): [string, typeof tensor] => [
       key.replace('heads.reviews.1', 'classifier.dense').replace('heads.reviews.4', 'classifier.out_proj'),
@@ -143,42 +154,69 @@ describe('the adapters library’s folder', () => {
 
   test('alpha of versions before 1.1 counts as r, as in the library', async () => {
     const old = await fromAdapterHub(
-      edited(makeBundle(lora), 'adapter_config.json', (json) => (json.version = 'adapters.1.0.1')),
+      hubWith(makeBundle(lora), 'adapter_config.json', (json) => (json.version = 'adapters.1.0.1')),
     )
     expect([old.bundle.adapter, old.notes.length]).toEqual([{ ...lora, alpha: 2 }, 1])
     const now = await fromAdapterHub(
-      edited(makeBundle(lora), 'adapter_config.json', (json) => (json.version = 'adapters.1.10.0')),
+      hubWith(makeBundle(lora), 'adapter_config.json', (json) => (json.version = 'adapters.1.10.0')),
     )
     expect(now.bundle.adapter).toEqual(lora)
   })
 
   test.each<[string, string, (json: any) => void, string]>([
-    ['gates', 'adapter_config.json', (json) => (json.config.use_gating = true), 'use_gating: true; only a sequential bottleneck'],
-    ['ParBn', 'adapter_config.json', (json) => (json.config.is_parallel = true), 'is_parallel: true'],
-    ['a learned scale', 'adapter_config.json', (json) => (json.config.scaling = 'learned'), 'scaling: "learned"'],
-    ['invertible layers', 'adapter_config.json', (json) => (json.config.inv_adapter = 'nice'), 'inv_adapter: "nice"'],
-    ['the library’s default norm', 'adapter_config.json', (json) => delete json.config.original_ln_before, 'original_ln_before: false'],
+    ['a field that nobody knows', 'adapter_config.json', (json) => (json.config.depth = 3), 'has the field depth, which the library does not know.'],
+    ['a misspelt field', 'adapter_config.json', (json) => { json.config.reduction_facter = 4 }, 'reduction_facter, which the library does not know (did you mean “reduction_factor”?)'],
+    ['a misspelt field that is off', 'adapter_config.json', (json) => { json.config.use_gatting = false }, 'did you mean “use_gating”?'],
+    ['a text for a number', 'adapter_config.json', (json) => (json.config.reduction_factor = '4'), 'reduction_factor is "4"; it must be a number'],
+    ['a number for a switch', 'adapter_config.json', (json) => (json.config.use_gating = 1), 'use_gating is 1; it must be true or false'],
+    ['a share beyond 1', 'adapter_config.json', (json) => (json.config.dropout = 1.5), 'dropout'],
+    ['GLOW', 'adapter_config.json', (json) => (json.config.inv_adapter = 'glow'), 'inv_adapter'],
+    ['gates without their tensors', 'adapter_config.json', (json) => (json.config.use_gating = true), 'adapters.reviews.gate.weight, '],
+    ['a learned scale without its tensors', 'adapter_config.json', (json) => (json.config.scaling = 'learned'), 'adapters.reviews.scaling, '],
     ['no non_linearity', 'adapter_config.json', (json) => delete json.config.non_linearity, 'lacks the field non_linearity'],
-    ['a width by layer', 'adapter_config.json', (json) => (json.config.reduction_factor = { 1: 2 }), 'reduction_factor {"1":2}'],
     ['another width', 'adapter_config.json', (json) => (json.config.reduction_factor = 2), 'is [4,16] instead of [8,16] (and'],
+    ['another model', 'adapter_config.json', (json) => (json.hidden_size = 32), 'is [4,16] instead of [8,32] (and'],
     ['another layer list', 'adapter_config.json', (json) => (json.config.leave_out = [0]), 'encoder.layer.0.output.adapters.reviews.adapter_down.0.weight'],
+    ['a layer list of texts', 'adapter_config.json', (json) => (json.config.leave_out = ['0']), 'leave_out is ["0"]; it must be a list'],
     ['a BERT adapter', 'adapter_config.json', (json) => (json.model_type = 'bert'), 'for a bert model'],
-    ['prefix tuning', 'adapter_config.json', (json) => (json.config = { architecture: 'prefix_tuning' }), 'method “prefix_tuning” is not supported'],
+    ['an unknown method', 'adapter_config.json', (json) => (json.config = { architecture: 'prefix_tunning' }), 'method "prefix_tunning" is not supported (did you mean “prefix_tuning”?)'],
+    ['an unknown string', 'adapter_config.json', (json) => (json.config = 'pfeifer'), 'pfeifer'],
+    ['VeRA', 'adapter_config.json', (json) => (json.config = { architecture: 'lora', vera_d: 0.1, vera_b: 0.0 }), 'VeRA'],
+    ['another dtype', 'adapter_config.json', (json) => (json.config = { architecture: 'lora', dtype: 'bfloat16' }), 'dtype'],
+    ['DiReFT', 'adapter_config.json', (json) => (json.config = { architecture: 'reft', subtract_projection: false }), 'a DiReFT'],
+    ['MTL-LoRA', 'adapter_config.json', (json) => (json.config = { architecture: 'mtl_lora' }), 'method "mtl_lora" is not supported'],
+    ['a union in a union', 'adapter_config.json', (json) => (json.config = { architecture: 'union', configs: [{ architecture: 'union', configs: [] }] }), 'union'],
+    ['two of a kind in a union', 'adapter_config.json', (json) => (json.config = { architecture: 'union', configs: [json.config, json.config] }), 'Two bottleneck configurations'],
+    ['a version that is none', 'adapter_config.json', (json) => (json.version = 'adapters.new'), 'The version "adapters.new" in adapter_config.json is none'],
     ['no config', 'adapter_config.json', (json) => delete json.config, 'has no config'],
+    ['a name that is a number', 'adapter_config.json', (json) => (json.name = 7), 'name in the configuration file is no text'],
     ['a tagging head', 'head_config.json', (json) => (json.config.head_type = 'tagging'), 'type "tagging"'],
-    ['a one-layer head', 'head_config.json', (json) => (json.config.layers = 1), 'layers: 1'],
-    ['a regression', 'head_config.json', (json) => (json.config.num_labels = 1), 'regression'],
+    ['a head of another class', 'head_config.json', (json) => (json.model_class = 'RobertaForThings'), 'class RobertaForThings'],
+    ['a static head for tokens', 'head_config.json', (json) => { json.config = null; json.model_class = 'RobertaForTokenClassification' }, 'RobertaForTokenClassification is not supported'],
+    ['a head of another shape', 'head_config.json', (json) => (json.config.layers = 1), 'heads.reviews.4.weight, heads.reviews.4.bias are not expected'],
+    ['a misspelt head field', 'head_config.json', (json) => (json.config.use_poller = true), 'did you mean “use_pooler”?'],
+    ['a head without layers', 'head_config.json', (json) => (json.config.layers = 0), 'layers is 0'],
+    ['a head with text for a number', 'head_config.json', (json) => (json.config.num_labels = '2'), 'The field num_labels of the prediction head is "2"; it must be a number.'],
+    ['no classes', 'head_config.json', (json) => (json.config.num_labels = 0), 'num_labels is 0'],
     ['labels that repeat', 'head_config.json', (json) => (json.config.label2id = { a: 0, b: 0 }), 'does not name each of its 2 classes once'],
     ['labels beyond the head', 'head_config.json', (json) => (json.config.label2id = { a: 0, b: 7 }), 'does not name each'],
     ['another number of classes', 'head_config.json', (json) => { json.config.num_labels = 3; json.config.label2id = { a: 0, b: 1, c: 2 } }, 'heads.reviews.4.weight is [2,16] instead of [3,16]'],
   ])('%s: refused by one sentence', async (_, file, edit, message) => {
-    await expect(fromAdapterHub(edited(makeBundle(seqBn), file, edit))).rejects.toThrow(message)
+    const refusal = await fromAdapterHub(hubWith(makeBundle(seqBn), file, edit)).then(
+      () => 'read',
+      (error: Error) => error.message,
+    )
+    expect(refusal).toContain(message)
+    expect(refusal).toMatch(/^[^.]{3,}.*\.$/)
   }) // prettier-ignore
 
   test('a missing file, a missing key and an unknown one are named', async () => {
     const files = toAdapterHub(makeBundle(seqBn))
     const without = (name: string) => new Map([...files].filter(([key]) => !key.startsWith(name)))
-    await expect(fromAdapterHub(without('head_'))).rejects.toThrow('has no head_config.json')
+    const { bundle, notes } = await fromAdapterHub(without('head_'))
+    expect([bundle.head, bundle.id2label, notes.length]).toEqual([null, [], 1])
+    const config = new Map([...files].filter(([name]) => !name.endsWith('config.json')))
+    await expect(fromAdapterHub(config)).rejects.toThrow('neither adapter_config.json nor head_config.json')
     const noWeights = new Map(
       [...without('pytorch_adapter')].filter(([name]) => name !== 'adapter.safetensors'),
     )
@@ -190,7 +228,11 @@ describe('the adapters library’s folder', () => {
     tensors.delete(key)
     tensors.set('roberta.oops', tensor)
     files.set('pytorch_adapter.bin', writeTorchBin(tensors))
-    await expect(fromAdapterHub(files)).rejects.toThrow(`${key} is missing; roberta.oops is not expected`)
+    await expect(fromAdapterHub(files)).rejects.toThrow(`${key} is missing; roberta.oops is not expected.`)
+    tensors.delete('roberta.oops')
+    tensors.set(key.replace('adapter_down', 'adapter_dwon'), tensor)
+    files.set('pytorch_adapter.bin', writeTorchBin(tensors))
+    await expect(fromAdapterHub(files)).rejects.toThrow(`is not expected (${key} misspelt?)`)
   })
 
   test('an adapter that is not whole is not written', () => {
@@ -217,7 +259,7 @@ describe('the PEFT folder', () => {
     expect(['0.output.dense', '1.attention.output.dense', '11.output.dense', '1.output.LayerNorm'].map(matches)).toEqual([false, false, false, false]) // prettier-ignore
   })
 
-  test.each(Object.entries(adapters).filter(([, { method }]) => method === 'lora'))(
+  test.each(Object.entries(adapters).filter(([, { architecture }]) => architecture === 'lora'))(
     '%s goes out and comes back',
     async (_, adapter) => {
       const bundle = makeBundle(adapter)
@@ -239,7 +281,9 @@ describe('the PEFT folder', () => {
   test.each<[string, object, string]>([
     ['DoRA', { use_dora: true }, 'use_dora: true'],
     ['trained biases', { bias: 'all' }, 'bias: "all"'],
-    ['IA3', { peft_type: 'IA3' }, 'method "IA3"'],
+    ['prompts', { peft_type: 'PROMPT_TUNING' }, 'method "PROMPT_TUNING" has no equal here: it puts'],
+    ['an unknown method', { peft_type: 'OFT' }, 'method "OFT" has no equal here; LORA'],
+    ['alphas by layer', { alpha_pattern: { query: 4 } }, 'alpha_pattern'],
     ['token classification', { task_type: 'TOKEN_CLS' }, 'task "TOKEN_CLS"'],
     ['ranks by layer', { rank_pattern: { query: 4 } }, 'rank_pattern'],
   ])('%s: refused by one sentence', async (_, change, message) => {
@@ -262,7 +306,9 @@ describe('the PEFT folder', () => {
   })
 
   test('a bottleneck has no PEFT form', () => {
-    expect(() => toPeft(makeBundle(seqBn))).toThrow('PEFT has no form for the method seq_bn')
+    expect(() => toPeft(makeBundle(seqBn))).toThrow(
+      'There is no equivalent PEFT folder: PEFT has no bottleneck adapters.',
+    )
   })
 })
 
@@ -289,6 +335,7 @@ describe('an adapter and the open model', () => {
       { hidden_size: 32 },
       'its hidden size is 16 and the open model “someone/tiny-roberta” has 32',
     ],
+    ['another vocabulary', { vocab_size: 50 }, 'its vocabulary size is 100'],
     ['another depth', { num_hidden_layers: 12 }, 'its number of layers is 3'],
   ])('%s: refused by one sentence', (_, change, message) => {
     expect(() => checkBase(makeBundle(seqBn), { ...open, ...change })).toThrow(message)

@@ -39,14 +39,17 @@ describe('the exported zip', () => {
       const files = readZip(zip)
       const head = ['head_config.json', 'pytorch_model_head.bin', 'model_head.safetensors']
       const weights = ['adapter_config.json', 'pytorch_adapter.bin', 'adapter.safetensors']
-      const hub = [...(adapter.method === 'head' ? [] : weights), ...head].map((name) => `adapterhub/${name}`)
+      const hub = [...(adapter.architecture === 'head' ? [] : weights), ...head].map(
+        (name) => `adapterhub/${name}`,
+      )
       const peft =
-        adapter.method === 'lora' ? ['peft/adapter_config.json', 'peft/adapter_model.safetensors'] : []
+        adapter.architecture === 'lora' ? ['peft/adapter_config.json', 'peft/adapter_model.safetensors'] : []
       const own = ['label_map.json', 'run.json', 'tokenizer/tokenizer.json', 'tokenizer/tokenizer_config.json', 'README.md', 'predict.py', 'metrics.csv'] // prettier-ignore
       expect([...files.keys()]).toEqual([...hub, ...peft, ...own])
       const { bundle: back, notes } = await readAdapterFiles([{ name: 'reviews.zip', bytes: zip }])
       expect({ ...back, tensors: bitsOf(back.tensors) }).toEqual({
         ...bundle,
+        hidden_size: 16,
         tensors: bitsOf(bundle.tensors),
       })
       expect(notes).toEqual([])
@@ -67,7 +70,7 @@ describe('the exported zip', () => {
         'validation,10,1,0.5,,,0.8,0.75,0.8\n' +
         'test,10,,0.5,,,0.8,0.75,0.8\n',
     )
-    expect(text('README.md')).toContain('| test | 0.7500 | 0.8000 | 0.5000 |')
+    expect(text('README.md')).toContain('| test | 0.7500 | 0.8000 | 0.8000 | 0.5000 |')
     expect(text('predict.py')).toContain('    "A \\"great\\" film 🙂\\n": [-1.10000002, 2.29999995],\n')
     expect(text('predict.py')).toContain(
       'else "someone/tiny-roberta")\nmodel.load_adapter(str(here / "adapterhub"), set_active=True)',

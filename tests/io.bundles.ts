@@ -1,22 +1,41 @@
 /** Adapters of a made-up small model, for the tests of io/: right shapes, drawn values. */
-import { classificationHead, loraDefaults, seqBnDefaults } from '../src/config.ts'
-import type { AdapterBundle, AdapterConfig, LoRAConfig, SeqBnConfig, TensorMap } from '../src/config.ts'
+import { classificationHead } from '../src/config.ts'
+import type {
+  AdapterBundle,
+  AdapterConfig,
+  BnConfig,
+  HeadConfig,
+  LoRAConfig,
+  TensorMap,
+} from '../src/config.ts'
 import { expectedShapes } from '../src/io/adapterKeys.ts'
+import type { FileMap } from '../src/io/adapterhub.ts'
 import type { RunRecord } from '../src/io/db.ts'
+import { seqBn as seqBnDefaults } from '../src/methods/bottleneck.ts'
+import { loraConfig } from '../src/methods/lora.ts'
 import { TorchGenerator } from '../src/random.ts'
 
-export const sizes = { hidden_size: 16, num_hidden_layers: 3, intermediate_size: 24 }
+const hidden_size = 16
+const num_hidden_layers = 3
+export const sizes = {
+  hidden_size,
+  num_hidden_layers,
+  intermediate_size: 24,
+  vocab_size: 100,
+  max_position_embeddings: 20,
+  type_vocab_size: 1,
+}
 
 export const base = {
   name: 'someone/tiny-roberta',
   sha256: '0123456789abcdef'.repeat(4),
-  hidden_size: sizes.hidden_size,
-  num_hidden_layers: sizes.num_hidden_layers,
+  hidden_size,
+  num_hidden_layers,
   vocab_size: 100,
 }
 
-export const seqBn: SeqBnConfig = { ...seqBnDefaults, reduction_factor: 4 }
-export const lora: LoRAConfig = { ...loraDefaults, r: 2, alpha: 16 }
+export const seqBn: BnConfig = { ...seqBnDefaults, reduction_factor: 4 }
+export const lora: LoRAConfig = { ...loraConfig, r: 2, alpha: 16 }
 
 export const adapters: Record<string, AdapterConfig> = {
   seq_bn: seqBn,
@@ -28,7 +47,7 @@ export const adapters: Record<string, AdapterConfig> = {
   },
   lora,
   'lora everywhere': {
-    ...loraDefaults,
+    ...loraConfig,
     r: 3,
     alpha: 6,
     dropout: 0.25,
@@ -37,20 +56,26 @@ export const adapters: Record<string, AdapterConfig> = {
     output_lora: true,
     leave_out: [0],
   },
-  'lora in the feed-forward block': { ...loraDefaults, selfattn_lora: false, output_lora: true },
-  head: { method: 'head' },
+  'lora in the feed-forward block': { ...loraConfig, selfattn_lora: false, output_lora: true },
+  head: { architecture: 'head' },
+}
+
+/** Drawn values for these shapes. */
+export function drawn(shapes: Iterable<[string, number[]]>, seed = 11): TensorMap {
+  const generator = new TorchGenerator(seed)
+  const tensors: TensorMap = new Map()
+  for (const [key, shape] of shapes)
+    tensors.set(key, { shape, data: generator.normal(shape.reduce((product, dim) => product * dim, 1)) })
+  return tensors
 }
 
 export function makeBundle(
   adapter: AdapterConfig,
   id2label = ['negative', 'positive'],
   name = 'reviews',
+  head: HeadConfig | null = classificationHead(id2label.length),
 ): AdapterBundle {
-  const head = classificationHead(id2label.length)
-  const generator = new TorchGenerator(11)
-  const tensors: TensorMap = new Map()
-  for (const [key, shape] of expectedShapes(adapter, head, name, sizes))
-    tensors.set(key, { shape, data: generator.normal(shape.reduce((product, dim) => product * dim, 1)) })
+  const tensors = drawn(expectedShapes(adapter, head, name, sizes))
   return { name, adapter, head, id2label, tensors, base, max_length: 64 }
 }
 
@@ -95,3 +120,15 @@ export function sorted<T>(record: Record<string, T>): Record<string, T> {
 
 export const utf8 = (text: string) => new TextEncoder().encode(text)
 export const fromUtf8 = (bytes: Uint8Array | undefined) => new TextDecoder().decode(bytes)
+
+/** Both forms of weights; a folder is read from one when the other is taken out. */
+export const formats = ['.bin', '.safetensors']
+export const without = (files: FileMap, end: string): FileMap =>
+  new Map([...files].filter(([name]) => !name.endsWith(end)))
+
+/** A folder with one of its JSON files changed. */
+export function edited(files: FileMap, name: string, edit: (json: any) => void): FileMap {
+  const json = JSON.parse(fromUtf8(files.get(name)))
+  edit(json)
+  return new Map(files).set(name, utf8(JSON.stringify(json)))
+}

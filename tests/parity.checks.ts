@@ -4,22 +4,22 @@
  * declare them.
  */
 import { beforeAll, describe, expect, test } from 'vitest'
-import type { AdapterConfig } from '../src/config.ts'
+import { classificationHead, type ModelSetup } from '../src/config.ts'
 import {
   openBackend,
   type BackendKind,
   type BackendOptions,
   type DeviceReport,
 } from '../src/kernels/backend.ts'
-import { disposeModel } from '../src/model/model.ts'
+import { disposeModel, singleSetup } from '../src/model/model.ts'
 import type { Roberta } from '../src/model/roberta.ts'
 import { parseRobertaConfig } from '../src/model/robertaConfig.ts'
-import { decode, readFixture, readModel, type Stored, type StoredBatch } from './fixtures.ts'
+import { decode, readFixture, readModel, setupOf, type Stored, type StoredBatch } from './fixtures.ts'
 import { madeUpWeights } from './madeUp.ts'
+import { tableChecks } from './parity.cases.ts'
 import {
   absolute,
   compareCurve,
-  compareEvaluated,
   furthest,
   hiddenStates,
   hostBatch,
@@ -29,12 +29,13 @@ import {
   withFolder,
   type Curve,
   type Difference,
-  type Evaluated,
 } from './parity.engine.ts'
 
 /** A named comparison on the backend that is open, which `device` describes. */
 export interface Check {
   name: string
+  /** The line of the printed table that it belongs to, if any. */
+  row?: string
   run(device: DeviceReport): Promise<Difference[]>
 }
 
@@ -71,67 +72,35 @@ async function variantChecks(): Promise<Check[]> {
   }))
 }
 
-interface StoredEvaluation {
-  logits: Stored
-  loss: number
-  last_hidden_state: Stored
-  grads: Record<string, Stored>
-}
-
-function evaluated({ logits, loss, last_hidden_state, grads }: StoredEvaluation): Evaluated {
-  return {
-    logits: decode(logits).data,
-    loss,
-    last_hidden_state: decode(last_hidden_state).data,
-    grads: new Map(Object.entries(grads).map(([name, stored]) => [name, decode(stored)])),
-  }
-}
-
-async function adapterChecks(folder: string): Promise<Check[]> {
-  type Case = StoredEvaluation & { name: string; adapter: AdapterConfig }
-  type Fixture = StoredBatch & { model: string; num_labels: number; cases: Case[] }
-  const { model, num_labels, cases, ...batch } = await readFixture<Fixture>(`adapters-${folder}`)
-  return cases.map((stored) => ({
-    name: `${stored.name} on ${model}`,
-    run: (device) =>
-      withFolder(device, `tests/fixtures/${model}`, (roberta) =>
-        compareEvaluated(
-          madeUpModel(roberta, stored.adapter, num_labels),
-          hostBatch(batch),
-          evaluated(stored),
-        ),
-      ),
-  }))
-}
-
 async function trainingChecks(folder: string, path: string): Promise<Check[]> {
   type Fixture = {
     sha256?: string
     model: string
-    num_labels: number
     batches: StoredBatch[]
     cases: Curve[]
   }
-  const { sha256, model, num_labels, batches, cases } = await readFixture<Fixture>(`training-${folder}`)
+  const { sha256, model, batches, cases } = await readFixture<Fixture>(`training-${folder}`)
   return cases.map((stored) => ({
     name: `${stored.losses.length} steps of ${stored.name} on ${model}`,
     run: (device) =>
       withFolder(
         device,
         path,
-        (roberta) => compareCurve(madeUpModel(roberta, stored.adapter, num_labels), batches, stored),
+        (roberta) =>
+          compareCurve(madeUpModel(roberta, setupOf(stored.setup)), batches.map(hostBatch), stored),
         sha256,
       ),
   }))
 }
 
 function miniCheck(): Check {
-  type Fixture = StoredBatch &
-    Omit<StoredEvaluation, 'grads'> & {
-      sha256: string
-      adapter: AdapterConfig
-      base_last_hidden_state: Stored
-    }
+  type Fixture = StoredBatch & {
+    sha256: string
+    setup: ModelSetup
+    base_last_hidden_state: Stored
+    last_hidden_state: Stored
+    logits: Stored
+  }
   return {
     name: 'mini-roberta and a seq_bn on it',
     run: async (device) => {
@@ -139,7 +108,7 @@ function miniCheck(): Check {
       const compare = async (roberta: Roberta): Promise<Difference[]> => {
         const host = hostBatch(stored)
         const base = (await hiddenStates(roberta, host)).at(-1)!
-        const model = madeUpModel(roberta, stored.adapter, 2)
+        const model = madeUpModel(roberta, setupOf(stored.setup))
         const { logits, hidden } = await predicted(model, host)
         disposeModel(model)
         const distance = (ours: Float32Array, theirs: Stored) => furthest(ours, decode(theirs).data)
@@ -171,7 +140,10 @@ export function robertaBaseCheck(): Check {
         const host = hostBatch(stored)
         const H = config.hidden_size
         const states = await hiddenStates(roberta, host)
-        const model = madeUpModel(roberta, { method: 'head' }, 2)
+        const model = madeUpModel(
+          roberta,
+          singleSetup('parity', { architecture: 'head' }, classificationHead(2)),
+        )
         const { logits } = await predicted(model, host)
         disposeModel(model)
         const narrow = (state: Float32Array) => state.filter((_, i) => i % H < 8)
@@ -194,8 +166,7 @@ export async function parityChecks(): Promise<Check[]> {
   return [
     ...(await baseChecks()),
     ...(await variantChecks()),
-    ...(await adapterChecks('tiny-roberta')),
-    ...(await adapterChecks('odd-roberta')),
+    ...(await tableChecks()),
     ...(await trainingChecks('tiny-roberta', 'tests/fixtures/tiny-roberta')),
     ...(await trainingChecks('odd-roberta', 'tests/fixtures/odd-roberta')),
     miniCheck(),
@@ -212,10 +183,10 @@ export function declareChecks(backend: BackendKind, checks: Check[], options: Ba
     beforeAll(async () => {
       device = await openBackend(backend, { ...options, onError: (message) => refused.push(message) })
     })
-    for (const { name, run } of checks)
+    for (const { name, row, run } of checks)
       test(name, async ({ task }) => {
         const differences = await run(device)
-        Object.assign(task.meta, { differences })
+        Object.assign(task.meta, { row, differences })
         expect(refused.splice(0)).toEqual([])
         expect(differences.filter(({ worst, limit }) => !(worst <= limit))).toEqual([])
       })

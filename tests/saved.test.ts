@@ -3,7 +3,7 @@ import { beforeAll, expect, test } from 'vitest'
 import { folderFiles } from '../src/headless/node.ts'
 import { readAdapterFiles } from '../src/io/import.ts'
 import { openBackend, type DeviceReport } from '../src/kernels/backend.ts'
-import { createModel, disposeModel } from '../src/model/model.ts'
+import { createModel, disposeModel, singleSetup } from '../src/model/model.ts'
 import { decode, readFixture, type Stored, type StoredBatch } from './fixtures.ts'
 import { absolute, furthest, hostBatch, predicted, withFolder } from './parity.engine.ts'
 
@@ -20,7 +20,7 @@ test.for(Object.keys(logits))('%s', async (folder) => {
   const { bundle } = await readAdapterFiles(await folderFiles(`tests/fixtures/saved/${folder}`))
   if (!folder.startsWith('peft')) expect(bundle.id2label).toEqual(id2label)
   const ours = await withFolder(device, `tests/fixtures/${base}`, async (roberta) => {
-    const model = createModel(roberta, bundle.name, bundle.adapter, bundle.head, bundle.tensors)
+    const model = createModel(roberta, singleSetup(bundle.name, bundle.adapter, bundle.head!), bundle.tensors)
     const { logits } = await predicted(model, hostBatch(batch))
     disposeModel(model)
     return logits

@@ -3,7 +3,7 @@
  * worker and no page is needed; the real pair is driven in tests/e2e.
  */
 import { beforeEach, describe, expect, it } from 'vitest'
-import { trainingDefaults } from '../src/config.ts'
+import { trainingDefaults } from '../src/trainingArguments.ts'
 import type { Command, DatasetSummary, DeviceReport, Metrics, RunEvent } from '../src/protocol.ts'
 import { problemsIn, trainingFields } from '../src/ui/fields.ts'
 import { Session } from '../src/ui/session.svelte.ts'
@@ -270,7 +270,7 @@ describe('Session', () => {
     expect(session.training).toBe(false)
     expect(session.run?.history.best).toBe(10)
     expect(session.run?.test?.f1_macro).toBe(0.45)
-    expect(session.active).toEqual({ runId, name: 'first', id2label: ['no', 'yes'] })
+    expect(session.use.active).toEqual({ runId, name: 'first', id2label: ['no', 'yes'] })
     expect(kept).toBe(2)
   })
 
@@ -285,11 +285,16 @@ describe('Session', () => {
 
   it('gives up the worker when the GPU is lost, and starts another at the next need', async () => {
     await started()
-    const waiting = session.exportRun('x')
+    const waiting = session.use.exportRun('x')
     session.apply({ type: 'error', command: null, runId: null, message: 'The GPU was lost.', fatal: true })
     expect(await waiting).toBe(false)
     expect(closed).toBe(1)
-    expect([session.device, session.model, session.active, session.pending]).toEqual([null, null, null, []])
+    expect([session.device, session.model, session.use.active, session.pending]).toEqual([
+      null,
+      null,
+      null,
+      [],
+    ])
     expect(session.run?.state).toBe('broken')
     expect(await session.openModel({ kind: 'bundled', url: 'http://localhost/models/' })).toBe(true)
     expect(session.alerts).toEqual([])
@@ -300,9 +305,11 @@ describe('Session', () => {
     answers.exportRun = [
       { type: 'file', name: 'first.zip', mime: 'application/zip', bytes: new Uint8Array(1) },
     ]
-    expect(await session.predict('I am Good')).toBe(true)
-    expect(session.predictions).toEqual([{ text: 'I am Good', prediction: [{ label: 'yes', score: 0.9 }] }])
-    await session.exportRun('x')
+    expect(await session.use.predict('I am Good')).toBe(true)
+    expect(session.use.answers).toEqual([
+      { text: 'I am Good', prediction: [{ label: 'yes', score: 0.9 }], head: null },
+    ])
+    await session.use.exportRun('x')
     expect(saved).toEqual(['first.zip'])
   })
 })

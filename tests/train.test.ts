@@ -1,26 +1,23 @@
 /** What a run promises, on a tiny model: it repeats, resumes, stops, frees, keeps the best, and says when it breaks. */
 import * as tf from '@tensorflow/tfjs-core'
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import {
-  classificationHead,
-  loraDefaults,
-  seqBnDefaults,
-  trainingDefaults,
-  type AdapterConfig,
-  type TrainingArguments,
-} from '../src/config.ts'
+import { classificationHead, type AdapterConfig } from '../src/config.ts'
+import { trainingDefaults, type TrainingArguments } from '../src/trainingArguments.ts'
 import { trainBatches, type Encoded } from '../src/data/batches.ts'
 import { adamwState } from '../src/kernels/adamw.ts'
 import { openNodeBackend } from '../src/headless/node.ts'
-import { initialise } from '../src/model/adapters.ts'
+import { seqBn as seqBnDefaults } from '../src/methods/bottleneck.ts'
+import { loraConfig } from '../src/methods/lora.ts'
+import { initialTensors } from '../src/model/initialise.ts'
 import { disposeBatch, uploadBatch } from '../src/model/batch.ts'
 import { loadRoberta } from '../src/model/loadRoberta.ts'
 import {
-  bundleOf,
   createModel,
   disposeModel,
   lossAndGradient,
   predict,
+  singleSetup,
+  tensorsOf,
   type Model,
 } from '../src/model/model.ts'
 import type { Roberta } from '../src/model/roberta.ts'
@@ -32,7 +29,7 @@ import { train, type Checkpoint, type TrainEvent, type TrainResult, type Wish } 
 import { readModel } from './fixtures.ts'
 
 const seqBn: AdapterConfig = { ...seqBnDefaults, reduction_factor: 4 }
-const lora: AdapterConfig = { ...loraDefaults, r: 4, alpha: 8 }
+const lora: AdapterConfig = { ...loraConfig, r: 4, alpha: 8 }
 const base: TrainingArguments = {
   ...trainingDefaults,
   learning_rate: 5e-3,
@@ -76,9 +73,9 @@ const trainRows = rows(18, 1)
 const validation = rows(10, 2)
 const data = { train: trainRows, validation }
 
-function fresh(adapter: AdapterConfig, seed = 42): Model {
-  const head = classificationHead(2)
-  return createModel(roberta, 't', adapter, head, initialise(roberta.config, adapter, head, 't', seed))
+async function fresh(adapter: AdapterConfig, seed = 42): Promise<Model> {
+  const setup = singleSetup('t', adapter, classificationHead(2))
+  return createModel(roberta, setup, await initialTensors(roberta, setup, new Map(), seed, () => []))
 }
 
 interface Ran {
@@ -93,14 +90,14 @@ async function ran(
   args: TrainingArguments,
   options: { resume?: Checkpoint; wish?: (event: TrainEvent) => Wish; data?: typeof data } = {},
 ): Promise<Ran> {
-  const model = fresh(adapter, args.seed)
+  const model = await fresh(adapter, args.seed)
   const program = train(model, options.data ?? data, args, options.resume ?? null)
   const events: TrainEvent[] = []
   let wish: Wish
   for (;;) {
     const { value, done } = await program.next(wish)
     if (done) {
-      const { tensors } = await bundleOf(model, ['a', 'b'], identity, 16)
+      const tensors = await tensorsOf(model)
       disposeModel(model)
       return { events, result: value, weights: [...tensors.values()].flatMap((tensor) => [...tensor.data]) }
     }
@@ -109,7 +106,6 @@ async function ran(
   }
 }
 
-const identity = { name: 'tiny', sha256: '', hidden_size: 32, num_hidden_layers: 2, vocab_size: 400 }
 const of = <T extends TrainEvent['type']>(events: TrainEvent[], type: T) =>
   events.filter((event): event is Extract<TrainEvent, { type: T }> => event.type === type)
 
@@ -166,7 +162,7 @@ it('takes one step a pull and reports every step once, late', async () => {
 })
 
 it('leaves the best weights in the model, those whose validation metric it reported', async () => {
-  const model = fresh(seqBn)
+  const model = await fresh(seqBn)
   const program = train(model, data, { ...base, metric_for_best_model: 'loss', learning_rate: 2e-2 })
   let best = Infinity
   let result: TrainResult | undefined
@@ -193,7 +189,7 @@ it('stops when asked, keeping what it has', async () => {
 })
 
 it('frees everything when it is abandoned in mid-run', async () => {
-  const model = fresh(seqBn)
+  const model = await fresh(seqBn)
   const program = train(model, data, base)
   for (let i = 0; i < 4; i++) await program.next()
   await program.throw(new Error('the device is gone')).catch(() => undefined)
@@ -235,7 +231,7 @@ it('accumulates micro-batches into the step of the whole batch', async () => {
     labels: labels.slice(from, from + B / 2),
   })
   const stepped = async (batches: Parameters<typeof optimiserStep>[2]) => {
-    const model = fresh(lora)
+    const model = await fresh(lora)
     const flat = [...model.current.views.values()].map((view) => tf.reshape(view, [-1]) as tf.Tensor1D)
     const { state, loss, grad_norm } = optimiserStep(
       model,
@@ -258,11 +254,11 @@ it('accumulates micro-batches into the step of the whole batch', async () => {
 })
 
 it('starts LoRA as the identity and seq_bn near it', async () => {
-  const head = classificationHead(2)
-  const headTensors = initialise(roberta.config, { method: 'head' }, head, 't', 9)
   const logitsOf = async (adapter: AdapterConfig) => {
-    const tensors = new Map([...initialise(roberta.config, adapter, head, 't', 3), ...headTensors])
-    const model = createModel(roberta, 't', adapter, head, tensors)
+    const head = singleSetup('t', { architecture: 'head' }, classificationHead(2))
+    const given = await initialTensors(roberta, head, new Map(), 9, () => [])
+    const setup = singleSetup('t', adapter, classificationHead(2))
+    const model = createModel(roberta, setup, await initialTensors(roberta, setup, given, 3, () => []))
     const [host] = trainBatches(trainRows, {
       batch_size: 18,
       seed: 1,
@@ -278,7 +274,7 @@ it('starts LoRA as the identity and seq_bn near it', async () => {
     disposeModel(model)
     return values
   }
-  const plain = await logitsOf({ method: 'head' })
+  const plain = await logitsOf({ architecture: 'head' })
   expect(await logitsOf(lora)).toEqual(plain)
   const bottleneck = await logitsOf(seqBn)
   expect(bottleneck).not.toEqual(plain)
@@ -286,7 +282,7 @@ it('starts LoRA as the identity and seq_bn near it', async () => {
 
 it('has the adapter in the path: every trained tensor of both methods gets a gradient', async () => {
   for (const adapter of [seqBn, lora]) {
-    const model = fresh(adapter)
+    const model = await fresh(adapter)
     const [host] = trainBatches(trainRows, {
       batch_size: 18,
       seed: 1,

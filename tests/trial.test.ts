@@ -4,7 +4,7 @@ import { mkdtemp, readFile, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { trainingDefaults } from '../src/config.ts'
+import { trainingDefaults } from '../src/trainingArguments.ts'
 import { parseFields } from '../src/headless/fields.ts'
 import { readSafetensors } from '../src/io/safetensors.ts'
 
@@ -43,8 +43,9 @@ describe('npm run trial', () => {
     for (const name of [
       ...Object.keys(trainingDefaults),
       'transformer',
-      'reduction_factor',
-      'attn_matrices',
+      'adapter_drop',
+      'skip_layers',
+      'summary',
       'dump',
     ])
       expect(out).toContain(`--${name} `)
@@ -54,9 +55,7 @@ describe('npm run trial', () => {
     const output = join(folder, 'out')
     const names = [
       '--adapter',
-      'lora',
-      '--r',
-      '4',
+      'lora[r=4]',
       '--epochs',
       '2',
       '--batch-size',
@@ -119,7 +118,7 @@ describe('npm run trial', () => {
     ['an unknown field', ['--learning_rat', '1'], /There is no field --learning_rat;/],
     ['a field without value', ['--transformer'], /--transformer needs a value/],
     ['a bad number', ['--learning_rate', 'fast'], /--learning_rate is "fast", not a number/],
-    ['a bad choice', ['--adapter', 'magic'], /--adapter is "magic", not one of seq_bn, lora, head/],
+    ['a bad choice', ['--backend', 'magic'], /--backend is "magic", not one of wasm, cpu, webgpu/],
   ])('refuses %s', (_, args, sentence) => {
     expect(() => parseFields(args)).toThrow(sentence)
   })

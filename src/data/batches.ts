@@ -2,15 +2,30 @@
  * Encoded examples to padded batches. Order within an epoch is Hugging Face's (a permutation from the seed); lengths
  * are padded up to one of a few buckets, so that a run uses few distinct shapes. Every row is in exactly one batch.
  */
+import type { Targets } from '../config.ts'
 import { TorchGenerator } from '../random.ts'
 import type { Example } from './dataset.ts'
+import type { MaskingArguments, MaskVocabulary } from './masking.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 export interface Encoded {
   /** One array per row, special tokens included, no padding. */
   input_ids: Int32Array[]
+  /** Class indices; 0 where the rows have targets of another kind. */
   labels: Int32Array
+  targets?: RowTargets | null
+  /** Present: words are hidden in every batch, drawn anew in training and once for all in evaluation. */
+  masking?: MaskingArguments & { seed: number; vocabulary: MaskVocabulary }
 }
+
+/**
+ * What rows are measured against when that is no class: labels of 0 and 1 [N·num_labels], numbers [N], or one token
+ * [N] (counted in its row) where one of `words` is to stand.
+ */
+export type RowTargets =
+  | { kind: 'multilabel'; labels: Float32Array; num_labels: number }
+  | { kind: 'regression'; labels: Float32Array }
+  | { kind: 'label_words'; positions: Int32Array; words: Int32Array }
 
 export interface Batch {
   /** [B*S], row-major. */
@@ -19,6 +34,9 @@ export interface Batch {
   attention_mask: Int32Array
   /** [B] */
   labels: Int32Array
+  targets: Targets | null
+  /** The head that the batch is for, where a run has several; absent: all of them. */
+  head?: string
   B: number
   S: number
   /** [B], rows of the split. */
@@ -41,12 +59,22 @@ const BUCKETS = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512]
 /** Batches that share one window of the shuffled order when group_by_length sorts. */
 const WINDOW = 50
 
-/** Token ids of every example, cut to max_length, special tokens included. */
+/** Token ids of every example, cut to max_length, special tokens included, with the examples' own targets. */
 export function encode(examples: Example[], tokenizer: Tokenizer, max_length: number): Encoded {
   return {
     input_ids: examples.map((row) => Int32Array.from(tokenizer.encode(row.text, row.text_pair, max_length))),
     labels: Int32Array.from(examples, (row) => row.label),
+    targets: targetsOf(examples),
   }
+}
+
+function targetsOf(examples: Example[]): RowTargets | null {
+  const first = examples[0]?.target
+  if (first === undefined) return null
+  if (typeof first === 'number')
+    return { kind: 'regression', labels: Float32Array.from(examples, ({ target }) => target as number) }
+  const labels = Float32Array.from(examples.flatMap(({ target }) => target as number[]))
+  return { kind: 'multilabel', labels, num_labels: first.length }
 }
 
 /**
@@ -106,7 +134,35 @@ function collate(encoded: Encoded, indices: Int32Array, pad_token_id: number, ca
     attention_mask.fill(1, b * S, b * S + row.length)
     tokens += row.length
   })
-  return { input_ids, attention_mask, labels: indices.map((i) => encoded.labels[i]!), B, S, indices, tokens }
+  const labels = indices.map((i) => encoded.labels[i]!)
+  return {
+    input_ids,
+    attention_mask,
+    labels,
+    targets: collateTargets(encoded, indices, S),
+    B,
+    S,
+    indices,
+    tokens,
+  }
+}
+
+function collateTargets({ targets }: Encoded, indices: Int32Array, S: number): Targets | null {
+  switch (targets?.kind) {
+    case undefined:
+      return null
+    case 'regression':
+      return { kind: 'regression', labels: Float32Array.from(indices, (i) => targets.labels[i]!) }
+    case 'multilabel': {
+      const { labels, num_labels } = targets
+      const rows = Array.from(indices, (i) => [...labels.subarray(i * num_labels, (i + 1) * num_labels)])
+      return { kind: 'multilabel', labels: Float32Array.from(rows.flat()), num_labels }
+    }
+    case 'label_words': {
+      const positions = indices.map((row, b) => b * S + targets.positions[row]!)
+      return { kind: 'label_words', positions, words: targets.words }
+    }
+  }
 }
 
 function bucket(length: number): number {

@@ -4,8 +4,9 @@
  */
 import { orderLabels } from './labels.ts'
 import type { Table } from './parse.ts'
-import { labelledRows, type LabelledRow } from './rows.ts'
+import { labelledRows, type LabelledRow, type TextRow } from './rows.ts'
 import { assignSplits, takeFraction } from './split.ts'
+import { targetRows, type TargetRow } from './targets.ts'
 
 export { guessMapping, guessRoles, guessText } from './guess.ts'
 export { summarise } from './summary.ts'
@@ -18,7 +19,16 @@ export interface Mapping {
   label: string
   /** Numeric labels: `value >= threshold` is "positive", below it "negative". null: the labels as they are. */
   threshold: number | null
+  /** What is learned of a text; absent: `classes`. `masked_lm` reads no label. */
+  task?: Task
+  /** `multilabel`: one column for each label, of 0 and 1; absent: the column `label` names those that apply. */
+  label_columns?: string[]
+  /** `multilabel`: what stands between names in one cell; absent: a comma. */
+  separator?: string
 }
+
+/** One class a text, any number of labels a text, a number a text, or the text's own words. */
+export type Task = 'classes' | 'multilabel' | 'regression' | 'masked_lm'
 
 /** What a table is for; `all` is divided by the split arguments. */
 export type Role = 'all' | 'train' | 'validation' | 'test' | 'ignore'
@@ -40,14 +50,19 @@ export interface SplitArguments {
 export interface Example {
   text: string
   text_pair: string | null
-  /** Index into id2label. */
+  /** Index into id2label; 0 where the task is another. */
   label: number
+  /** `multilabel`: 0 or 1 for each of id2label. `regression`: the number. */
+  target?: number[] | number
   /** Index of the table it came from, and its line there, 1-based. */
   table: number
   line: number
 }
 
 export interface Dataset {
+  /** Absent: `classes`. */
+  task?: Task
+  /** `regression`: the one column's name. `masked_lm`: empty. */
   id2label: string[]
   train: Example[]
   validation: Example[]
@@ -56,6 +71,8 @@ export interface Dataset {
 
 /** What the page shows before training. Counts are rows. */
 export interface DatasetSummary {
+  /** Absent: `classes`. */
+  task?: Task
   id2label: string[]
   splits: { split: Split; rows: number; per_class: number[] }[]
   /** Rows left out because text or label is empty, with the first five lines. */
@@ -88,6 +105,7 @@ const MAX_CLASSES = 1000
  * Labelled examples in three splits. Rows without a text or without a label are left out (the summary counts them);
  * the rest are in exactly one split, or in none when `fraction` is below 1. Identical texts stay in one split where
  * the split is ours. With a threshold the classes are always `negative`, `positive`; otherwise see orderLabels.
+ * Splits are stratified by class; of other tasks they are drawn from all rows alike.
  *
  * Throws one sentence when there is nothing to learn: no rows, no usable label, one class only, or a class that
  * training would never see. A class missing from validation or test, or from the training rows by `first`, is a
@@ -100,6 +118,17 @@ export function buildDataset(
   split: SplitArguments,
 ): Dataset {
   checkSplit(split)
+  const { task = 'classes' } = mapping
+  if (task !== 'classes') {
+    const { rows, id2label } = targetRows(tables, roles, mapping, task)
+    const labels = rows.map(() => 0)
+    const splits = assignSplits(rows, labels, split)
+    return {
+      task,
+      ...divide(rows, labels, splits, split, [], ({ target }: TargetRow) => ({ target })),
+      id2label,
+    }
+  }
   const { rows } = labelledRows(tables, roles, mapping)
   const id2label =
     mapping.threshold === null ? orderLabels(rows.map((row) => row.label)) : ['negative', 'positive']
@@ -107,15 +136,27 @@ export function buildDataset(
   const index = new Map(id2label.map((label, i) => [label, i]))
   const labels = rows.map((row) => index.get(row.label)!)
   const splits = assignSplits(rows, labels, split)
+  return { ...divide(rows, labels, splits, split, id2label, () => ({})), id2label }
+}
+
+/** Examples of the rows of each split, the training rows by their fraction. */
+function divide<R extends TextRow>(
+  rows: R[],
+  labels: number[],
+  splits: Split[],
+  split: SplitArguments,
+  id2label: string[],
+  more: (row: R) => Pick<Example, 'target'>,
+): Record<Split, Example[]> {
   const example = (i: number): Example => {
-    const { text, text_pair, table, line } = rows[i]!
-    return { text, text_pair, label: labels[i]!, table, line }
+    const row = rows[i]!
+    const { text, text_pair, table, line } = row
+    return { text, text_pair, label: labels[i]!, ...more(row), table, line }
   }
   const members = (name: Split) => Array.from(rows.keys()).filter((i) => splits[i] === name)
   const train = members('train')
   checkTrain(train, labels, splits, id2label)
   return {
-    id2label,
     train: takeFraction(train, labels, split).map(example),
     validation: members('validation').map(example),
     test: members('test').map(example),

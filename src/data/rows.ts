@@ -3,16 +3,20 @@ import type { Mapping, Role } from './dataset.ts'
 import { numberOf } from './labels.ts'
 import type { Table } from './parse.ts'
 
-export interface LabelledRow {
+/** What every row has, whatever is learned of it. */
+export interface TextRow {
   text: string
   text_pair: string | null
+  table: number
+  line: number
+  role: Role
+}
+
+export interface LabelledRow extends TextRow {
   /** As in the file, spaces and all. */
   raw: string
   /** The class name: `raw` without outer spaces, or `negative`/`positive` by the threshold. */
   label: string
-  table: number
-  line: number
-  role: Role
 }
 
 /** A row that is left out, and which of its cells were blank. */
@@ -32,36 +36,46 @@ export function labelledRows(
   roles: Role[],
   mapping: Mapping,
 ): { rows: LabelledRow[]; empty: EmptyRow[] } {
-  if (
-    mapping.label === mapping.text ||
-    mapping.label === mapping.text_pair ||
-    mapping.text === mapping.text_pair
-  ) {
+  return readRows(tables, roles, mapping, [mapping.label], ([raw = ''], where) => {
+    if (raw.trim() === '') return null
+    const { threshold } = mapping
+    return { raw, label: threshold === null ? raw.trim() : sideOf(raw, threshold, where) }
+  })
+}
+
+/**
+ * Rows of every table that is not ignored, in file order; `read` makes of the cells of `labelColumns` what a row is
+ * measured against, or null where they are blank. Throws when a mapped column is missing from a table.
+ */
+export function readRows<T extends object>(
+  tables: Table[],
+  roles: Role[],
+  mapping: Pick<Mapping, 'text' | 'text_pair'>,
+  labelColumns: string[],
+  read: (cells: string[], where: string) => T | null,
+): { rows: (TextRow & T)[]; empty: EmptyRow[] } {
+  const used = [mapping.text, mapping.text_pair, ...labelColumns].filter((column) => column !== null)
+  if (new Set(used).size < used.length)
     throw new Error('two of text, second text and label are the same column; choose a column for each')
-  }
-  const rows: LabelledRow[] = []
+  const rows: (TextRow & T)[] = []
   const empty: EmptyRow[] = []
   tables.forEach((table, t) => {
     const role = roles[t] ?? 'all'
     if (role === 'ignore') return
     const text = columnOf(table, mapping.text, 'text')
     const pair = mapping.text_pair === null ? null : columnOf(table, mapping.text_pair, 'second text')
-    const label = columnOf(table, mapping.label, 'label')
+    const labels = labelColumns.map((column) => columnOf(table, column, 'label'))
     table.rows.forEach((cells, i) => {
       const line = table.lines[i]!
-      const raw = cells[label]!
       const no_text = cells[text]!.trim() === ''
-      const no_label = raw.trim() === ''
-      if (no_text || no_label) {
-        empty.push({ table: t, line, no_text, no_label })
-        return
+      const given = labels.map((column) => cells[column]!)
+      const own = no_text ? null : read(given, `${table.name}, line ${line}`)
+      const no_label = no_text ? given.every((cell) => cell.trim() === '') : own === null
+      if (own === null) empty.push({ table: t, line, no_text, no_label })
+      else {
+        const text_pair = pair === null ? null : cells[pair]!
+        rows.push({ text: cells[text]!, text_pair, table: t, line, role, ...own })
       }
-      const text_pair = pair === null ? null : cells[pair]!
-      const named =
-        mapping.threshold === null
-          ? raw.trim()
-          : sideOf(raw, mapping.threshold, `${table.name}, line ${line}`)
-      rows.push({ text: cells[text]!, text_pair, raw, label: named, table: t, line, role })
     })
   })
   if (roles.length > 0 && tables.every((_, t) => roles[t] === 'ignore')) {

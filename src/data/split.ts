@@ -4,13 +4,13 @@
  */
 import { TorchGenerator } from '../random.ts'
 import type { Split, SplitArguments } from './dataset.ts'
-import { textKey, type LabelledRow } from './rows.ts'
+import { textKey, type TextRow } from './rows.ts'
 
 /**
  * The split of every row; `labels[i]` is its class index. Rows of tables with the role train, validation or test stay
  * there; rows of `all` and `train` give the shares that no table has the role for, and the rest trains.
  */
-export function assignSplits(rows: LabelledRow[], labels: number[], args: SplitArguments): Split[] {
+export function assignSplits(rows: TextRow[], labels: number[], args: SplitArguments): Split[] {
   const splits = rows.map(({ role }): Split => (role === 'validation' || role === 'test' ? role : 'train'))
   const given = new Set(rows.map((row) => row.role))
   const validation = given.has('validation') ? 0 : args.validation
@@ -38,7 +38,7 @@ export function assignSplits(rows: LabelledRow[], labels: number[], args: SplitA
 }
 
 /** Rows that train, as groups of identical texts, in an order drawn from the seed, under their first row's class. */
-function groupsByClass(rows: LabelledRow[], labels: number[], splits: Split[], seed: number): number[][][] {
+function groupsByClass(rows: TextRow[], labels: number[], splits: Split[], seed: number): number[][][] {
   const groups = new Map<string, number[]>()
   rows.forEach((row, i) => {
     if (splits[i] !== 'train') return

@@ -1,8 +1,9 @@
 /** What is worth knowing about a data set before training on it, in counts, examples and plain sentences. */
-import type { Dataset, DatasetSummary, Example, Mapping, Role, Split } from './dataset.ts'
+import type { Dataset, DatasetSummary, Example, Mapping, Role, Split, Task } from './dataset.ts'
 import { nearLabels } from './labels.ts'
 import type { Table } from './parse.ts'
 import { labelledRows, textKey, type EmptyRow, type LabelledRow } from './rows.ts'
+import { targetRows } from './targets.ts'
 
 type Problem = DatasetSummary['problems'][number]
 
@@ -23,14 +24,17 @@ export function summarise(
   tokenLengths: Int32Array,
   max_length: number,
 ): DatasetSummary {
-  const { rows, empty } = labelledRows(tables, roles, mapping)
+  const { task = 'classes' } = mapping
+  const { rows, empty } =
+    task === 'classes' ? labelledRows(tables, roles, mapping) : describedRows(tables, roles, mapping, task)
   const summary: DatasetSummary = {
+    task,
     id2label: dataset.id2label,
     splits: splitNames.map((split) => countClasses(split, dataset)),
     empty: { count: empty.length, lines: empty.slice(0, SHOWN).map((row) => row.line) },
     ...repeats(rows),
     leakage: leakage(dataset),
-    near_labels: mapping.threshold === null ? nearLabels(rows.map((row) => row.raw.trim())) : [],
+    near_labels: nearLabels(labelNames(rows, dataset, mapping)),
     lengths: lengths(tokenLengths, max_length),
     problems: [],
   }
@@ -42,9 +46,43 @@ export function summarise(
   return summary
 }
 
+/** Rows of another task, with their target in words where classes have their label. */
+function describedRows(
+  tables: Table[],
+  roles: Role[],
+  mapping: Mapping,
+  task: Exclude<Task, 'classes'>,
+): { rows: LabelledRow[]; empty: EmptyRow[] } {
+  const { rows, empty, id2label } = targetRows(tables, roles, mapping, task)
+  const words = (target: number[] | number | undefined) =>
+    Array.isArray(target)
+      ? id2label.filter((_, i) => target[i] === 1).join(', ') || 'none'
+      : String(target ?? '')
+  return {
+    rows: rows.map(({ target, ...row }) => ({ ...row, raw: words(target), label: words(target) })),
+    empty,
+  }
+}
+
+/** Names under which a label may stand twice. */
+function labelNames(
+  rows: LabelledRow[],
+  { id2label }: Dataset,
+  { task = 'classes', threshold }: Mapping,
+): string[] {
+  if (task === 'multilabel') return id2label
+  return task === 'classes' && threshold === null ? rows.map((row) => row.raw.trim()) : []
+}
+
+/** Rows of each class, or of each of several labels. */
 function countClasses(split: Split, dataset: Dataset): DatasetSummary['splits'][number] {
-  const per_class = dataset.id2label.map(() => 0)
-  for (const { label } of dataset[split]) per_class[label]!++
+  const { task = 'classes' } = dataset
+  const named = task === 'classes' || task === 'multilabel'
+  const per_class = named ? dataset.id2label.map(() => 0) : []
+  for (const { label, target } of dataset[split]) {
+    if (task === 'classes') per_class[label]!++
+    if (Array.isArray(target)) target.forEach((one, i) => (per_class[i]! += one))
+  }
   return { split, rows: dataset[split].length, per_class }
 }
 
@@ -124,8 +162,9 @@ const warning = (message: string): Problem => ({ level: 'warning', message })
 const quoted = (labels: string[]) => labels.map((label) => `"${label}"`).join(', ')
 const percent = (share: number) => `${Math.round(100 * share)} %`
 
-function splitProblems({ splits, id2label, leakage }: DatasetSummary): Problem[] {
+function splitProblems({ task, splits, id2label, leakage }: DatasetSummary): Problem[] {
   const problems: Problem[] = []
+  const classes = task === 'classes'
   for (const { split, rows, per_class } of splits) {
     const present = id2label.filter((_, i) => per_class[i]! > 0)
     const absent = id2label.filter((_, i) => per_class[i] === 0)
@@ -133,10 +172,10 @@ function splitProblems({ splits, id2label, leakage }: DatasetSummary): Problem[]
       const lost =
         split === 'validation' ? 'the best step cannot be chosen' : 'nothing is measured on unseen texts'
       problems.push(warning(`The ${split} split has no rows, so ${lost}.`))
-    } else if (present.length === 1) {
+    } else if (classes && present.length === 1) {
       const lost = split === 'train' ? 'nothing can be learned from it' : 'its scores mean nothing'
       problems.push(warning(`The ${split} split has one class only, ${quoted(present)}, so ${lost}.`))
-    } else if (absent.length > 0) {
+    } else if (per_class.length > 0 && absent.length > 0) {
       problems.push(
         warning(
           `The ${split} split has no rows of ${quoted(absent)}; F1 of a class without rows is not known.`,
@@ -145,11 +184,11 @@ function splitProblems({ splits, id2label, leakage }: DatasetSummary): Problem[]
     }
   }
   const [train] = splits
-  const rare = id2label.filter((_, i) => train!.per_class[i]! > 0 && train!.per_class[i]! < 8)
+  const rare = id2label.filter((_, i) => (train!.per_class[i] ?? 0) > 0 && train!.per_class[i]! < 8)
   if (rare.length)
     problems.push(warning(`Fewer than 8 training rows: ${quoted(rare)}. Expect little of these classes.`))
-  const most = Math.max(...train!.per_class)
-  if (train!.rows > 0 && most < train!.rows && most >= 0.8 * train!.rows) {
+  const most = Math.max(...train!.per_class, 0)
+  if (classes && train!.rows > 0 && most < train!.rows && most >= 0.8 * train!.rows) {
     const label = id2label[train!.per_class.indexOf(most)]!
     const share = percent(most / train!.rows)
     problems.push(

@@ -13,9 +13,15 @@ export interface Tokenizer {
   encode(text: string, text_pair: string | null, max_length: number): number[]
   /** The number of ids without truncation, special tokens included. */
   lengthOf(text: string, text_pair: string | null): number
+  /** The ids of a text alone, without special tokens. */
+  pieces(text: string): number[]
   /** One more than the largest id. */
   vocab_size: number
   pad_token_id: number
+  /** `<mask>`, or null where the vocabulary has none. */
+  mask_token_id: number | null
+  /** `all_special_ids`: tokens that are no text, `<mask>` and `<unk>` among them. */
+  special_ids: ReadonlySet<number>
 }
 
 /** GPT-2's split with `\s` as Unicode's White_Space, which has U+0085 and lacks U+FEFF; JavaScript's is the reverse. */
@@ -56,12 +62,15 @@ export function loadTokenizer(tokenizerJson: string, tokenizerConfigJson: string
       const ids = [...pair.before, ...first.slice(0, keepFirst), ...pair.between]
       return [...ids, ...second.slice(0, keepSecond), ...pair.after]
     },
+    pieces: textIds,
     lengthOf(text, text_pair) {
       if (text_pair === null) return textIds(text).length + single.specials
       return textIds(text).length + textIds(text_pair).length + pair.specials
     },
     vocab_size: vocabSize(library),
     pad_token_id: padTokenId(library, config),
+    mask_token_id: library.token_to_id(nameOf(config.mask_token, '<mask>')) ?? null,
+    special_ids: specialIds(library),
   }
 }
 
@@ -150,9 +159,18 @@ function vocabSize(library: LibraryTokenizer): number {
   return largest + 1
 }
 
+function specialIds(library: LibraryTokenizer): Set<number> {
+  const added = [...library.get_added_tokens_decoder().values()]
+  return new Set(added.filter(({ special }) => special).map(({ id }) => id))
+}
+
+/** A token as tokenizer_config.json names it: plainly, or as an object with its text. */
+function nameOf(named: unknown, otherwise: string): string {
+  return typeof named === 'string' ? named : isObject(named) ? String(named.content) : otherwise
+}
+
 function padTokenId(library: LibraryTokenizer, config: Record<string, unknown>): number {
-  const named = config.pad_token
-  const token = typeof named === 'string' ? named : isObject(named) ? String(named.content) : '<pad>'
+  const token = nameOf(config.pad_token, '<pad>')
   const id = library.token_to_id(token)
   if (id === undefined) throw new Error(`tokenizer.json has no padding token "${token}"`)
   return id

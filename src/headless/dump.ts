@@ -6,13 +6,13 @@ import { readAdapterFiles } from '../io/import.ts'
 import { openedDevice } from '../kernels/backend.ts'
 import { uploadBatch, type HostBatch } from '../model/batch.ts'
 import { loadRoberta } from '../model/loadRoberta.ts'
-import { createModel, lossAndGradient, predict } from '../model/model.ts'
+import { createModel, lossAndGradient, predict, singleSetup } from '../model/model.ts'
 import { unflatten } from '../model/params.ts'
 import { parseRobertaConfig } from '../model/robertaConfig.ts'
 import { folderFiles, openWeights, readPart } from './node.ts'
 
 /**
- * Writes `{logits [B,C], loss, last_hidden_state [B,S,H], grads}` as nested arrays to `dump`; `grads` by the library's
+ * Writes `{logits [B,C], loss, last_hidden_state [B,S',H], grads}` as nested arrays to `dump`; `grads` by the library's
  * parameter names, null with `loss` when the batch has no labels.
  */
 export async function dumpBatch(
@@ -26,17 +26,19 @@ export async function dumpBatch(
   const limit = backend === 'webgpu' ? limits.maxStorageBufferBindingSize : null
   const { roberta } = await loadRoberta(config, await openSafetensors(await openWeights(transformer)), limit)
   const { bundle } = await readAdapterFiles(await folderFiles(adapterDir))
-  const model = createModel(roberta, bundle.name, bundle.adapter, bundle.head, bundle.tensors)
+  const { head } = bundle
+  if (head?.head_type !== 'classification')
+    throw new Error(`${adapterDir} has no classification head, so there are no logits to write.`)
+  const model = createModel(roberta, singleSetup(bundle.name, bundle.adapter, head), bundle.tensors)
 
   const { host, labelled } = readBatch(batchFile, await readFile(batchFile, 'utf8'))
-  const outside = host.labels.find((label) => label < 0 || label >= bundle.head.num_labels)
+  const outside = host.labels.find((label) => label < 0 || label >= head.num_labels)
   if (outside !== undefined)
-    throw new Error(
-      `${batchFile}: the label ${outside} is not among the head's ${bundle.head.num_labels} classes.`,
-    )
+    throw new Error(`${batchFile}: the label ${outside} is not among the head's ${head.num_labels} classes.`)
   const batch = uploadBatch(config, host)
   const { logits, last_hidden_state } = predict(model, batch)
-  const shaped = tf.reshape(last_hidden_state, [host.B, host.S, config.hidden_size])
+  // A prompt lengthens every row.
+  const shaped = tf.reshape(last_hidden_state, [host.B, -1, config.hidden_size])
   const result: Record<string, unknown> = {
     logits: await logits.array(),
     loss: null,

@@ -1,12 +1,6 @@
 /** Every field of `npm run trial`: its name, its help, how it is read. The help text and the parser are this table. */
-import {
-  loraDefaults,
-  seqBnDefaults,
-  trainingDefaults,
-  type AdapterConfig,
-  type LoRAMatrix,
-  type TrainingArguments,
-} from '../config.ts'
+import { trainingDefaults, type TrainingArguments } from '../trainingArguments.ts'
+import { presets } from '../methods/registry.ts'
 
 type Kind = 'text' | 'number' | 'switch' | 'list'
 export type Value = string | number | boolean | string[]
@@ -48,6 +42,18 @@ export const fields: Record<string, Record<string, Field>> = {
     text: { help: 'text column (default: guessed)', kind: 'text', value: null },
     text_pair: { help: 'second text column', kind: 'text', value: null },
     label: { help: 'label column (default: guessed)', kind: 'text', value: null },
+    task: {
+      help: 'what the labels are: a class, several labels, a number; masked_lm needs none',
+      kind: 'text',
+      value: 'classes',
+      choices: ['classes', 'multilabel', 'regression', 'masked_lm'],
+    },
+    label_columns: { help: 'multilabel: a column of 0 and 1 for each label', kind: 'list', value: null },
+    separator: {
+      help: 'multilabel: what stands between the labels of one column',
+      kind: 'text',
+      value: null,
+    },
     threshold: {
       help: 'numeric labels: this and above are "positive", below "negative"',
       kind: 'number',
@@ -64,26 +70,76 @@ export const fields: Record<string, Record<string, Field>> = {
       choices: ['stratified', 'first'],
     },
     output_dir: { help: 'folder for the adapter files (made if absent)', kind: 'text', value: null },
+    forms: {
+      help: 'what is written there: adapter, full_model, onnx, python (a folder to go on with in Python)',
+      kind: 'list',
+      value: ['adapter'],
+    },
   },
   Adapter: {
     adapter: {
-      help: 'method; head is the frozen model with a head alone',
+      help: `method, as the library writes it, with changes in brackets: "lora[r=4,alpha=16]", "prefix_tuning|par_bn[reduction_factor=8]"; or one of ${presets.map(({ name }) => name).join(', ')}`,
       kind: 'text',
       value: 'seq_bn',
-      choices: ['seq_bn', 'lora', 'head'],
     },
-    reduction_factor: {
-      help: 'seq_bn: hidden size over bottleneck width',
+    head_layers: { help: 'linear layers of the head', kind: 'number', value: 2 },
+    head_activation: { help: "between the head's layers", kind: 'text', value: 'tanh' },
+    head_pooling: {
+      help: 'what the head reads: token <s>, the mean of all tokens, or the pooler',
+      kind: 'text',
+      value: 'first',
+      choices: ['first', 'mean', 'pooler'],
+    },
+    adapter_drop: {
+      help: 'AdapterDrop: so many of the lowest layers train without adapter',
       kind: 'number',
-      value: seqBnDefaults.reduction_factor,
+      value: 0,
     },
-    r: { help: 'lora: rank', kind: 'number', value: loraDefaults.r },
-    alpha: { help: 'lora: the update is scaled by alpha / r', kind: 'number', value: loraDefaults.alpha },
-    attn_matrices: { help: 'lora: which of q, k, v', kind: 'list', value: loraDefaults.attn_matrices },
-    intermediate_lora: { help: 'lora: on the feed-forward up-projection too', kind: 'switch', value: false },
-    output_lora: { help: 'lora: on the feed-forward down-projection too', kind: 'switch', value: false },
-    adapter_dropout: { help: "the adapter's own dropout", kind: 'number', value: 0 },
-    leave_out: { help: 'layers (from 0) without adapter', kind: 'list', value: [] },
+    adapter_drop_mode: {
+      help: 'fixed, or drawn anew at every step',
+      kind: 'text',
+      value: 'fixed',
+      choices: ['fixed', 'random'],
+    },
+    template: {
+      help: 'prompt mode: {text} and <mask>, such as "{text} It was<mask>."; the LM head answers',
+      kind: 'text',
+      value: null,
+    },
+    label_words: { help: 'prompt mode: the word of each class, in their order', kind: 'list', value: [] },
+    fresh_head: {
+      help: 'masked_lm: a new LM head instead of the pretrained one',
+      kind: 'switch',
+      value: false,
+    },
+    mlm_probability: { help: 'masked_lm: share of the tokens that are hidden', kind: 'number', value: 0.15 },
+    pack: {
+      help: 'masked_lm: join the texts and cut them into blocks of max_length',
+      kind: 'switch',
+      value: true,
+    },
+    summary: {
+      help: 'print adapter_summary() for this model and adapter, and stop',
+      kind: 'switch',
+      value: false,
+    },
+  },
+  'Other adapters beside it': {
+    load: { help: 'adapter folders as name=DIR, comma-separated (load_adapter)', kind: 'list', value: [] },
+    with_head: { help: 'load their heads too', kind: 'switch', value: false },
+    train_loaded: { help: 'names of loaded adapters that train further', kind: 'list', value: [] },
+    active: {
+      help: 'what is active (set_active_adapters), such as Stack("a", "trial") or Fuse("a", "b")',
+      kind: 'text',
+      value: null,
+    },
+    fusion: {
+      help: 'fusion layers of a Fuse block that the run trains',
+      kind: 'text',
+      value: 'dynamic',
+      choices: ['dynamic', 'static'],
+    },
+    skip_layers: { help: 'layers (from 0) whose adapters are passed by', kind: 'list', value: [] },
   },
   Training: {
     learning_rate: training('learning rate', 'learning_rate'),
@@ -205,30 +261,6 @@ export function helpText(): string {
   }
   lines.push('Events go to standard output as JSON lines, progress to standard error.')
   return lines.join('\n')
-}
-
-/** The adapter that the fields describe. */
-export function adapterOf(values: Values): AdapterConfig {
-  const leave_out = (values.leave_out as string[]).map(Number)
-  const dropout = values.adapter_dropout as number
-  switch (values.adapter) {
-    case 'seq_bn':
-      return { method: 'seq_bn', reduction_factor: values.reduction_factor as number, leave_out, dropout }
-    case 'lora':
-      return {
-        method: 'lora',
-        r: values.r as number,
-        alpha: values.alpha as number,
-        dropout,
-        attn_matrices: values.attn_matrices as LoRAMatrix[],
-        selfattn_lora: (values.attn_matrices as string[]).length > 0,
-        intermediate_lora: values.intermediate_lora as boolean,
-        output_lora: values.output_lora as boolean,
-        leave_out,
-      }
-    default:
-      return { method: 'head' }
-  }
 }
 
 /** The training arguments among the fields. */

@@ -4,20 +4,48 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { assemble, type Assembled, type Own } from '../assembly.ts'
 import { openBase, type Base } from '../base.ts'
-import { buildDataset, guessMapping, summarise, type Role } from '../data/dataset.ts'
+import {
+  classificationHead,
+  type AdapterBundle,
+  type AdapterDrop,
+  type AdapterSetup,
+  type Assembly,
+  type HeadOptions,
+} from '../config.ts'
+import {
+  buildDataset,
+  guessMapping,
+  summarise,
+  type Dataset,
+  type Mapping,
+  type Role,
+} from '../data/dataset.ts'
+import { maskingDefaults } from '../data/masking.ts'
 import { parseSources, type Table } from '../data/parse.ts'
 import { adapterName } from '../io/adapterKeys.ts'
-import { exportZip } from '../io/export.ts'
+import { readAdapterFiles } from '../io/import.ts'
 import { readZip } from '../io/zip.ts'
 import type { BackendKind } from '../kernels/backend.ts'
-import { exampleLogits } from '../predict.ts'
+import { lastOf } from '../methods/composition.ts'
+import { dynamicFusion, staticFusion } from '../methods/fusion.ts'
+import { parsePreset } from '../methods/registry.ts'
+import { parseSetup } from '../methods/setupText.ts'
+import { summaryText } from '../model/params.ts'
+import { parseRobertaConfig } from '../model/robertaConfig.ts'
+import { Opened, promptOfRun, summaryOf } from '../opened.ts'
+import type { ExportForm } from '../protocol.ts'
 import { run, type Outcome } from '../run.ts'
+import { exportKept } from '../shelf.ts'
+import { givenHead, headFor, type TaskOptions } from '../task.ts'
 import type { KeptRun } from '../training.ts'
 import type { TrainEvent } from '../train/train.ts'
 import { dumpBatch } from './dump.ts'
-import { adapterOf, helpText, parseFields, trainingOf, type Values } from './fields.ts'
-import { openModelDir, openNodeBackend, openSources } from './node.ts'
+import { helpText, parseFields, trainingOf, type Values } from './fields.ts'
+import { folderFiles, openModelDir, openNodeBackend, openSources, readPart } from './node.ts'
+
+const exportForms: ExportForm[] = ['adapter', 'full_model', 'onnx', 'python']
 
 function emit(event: object): void {
   process.stdout.write(`${JSON.stringify(event)}\n`)
@@ -41,6 +69,7 @@ async function main(argv: string[]): Promise<void> {
   }
   const values = parseFields(argv)
   const transformer = required(values, 'transformer')
+  if (values.summary) return printSummary(values, transformer)
   const report = await openNodeBackend(values.backend as BackendKind)
   progress(`${report.backend}: ${report.description}`)
   if (values.dump !== null || values.batch !== null)
@@ -56,7 +85,7 @@ async function main(argv: string[]): Promise<void> {
 async function trial(values: Values, transformer: string, device: string): Promise<void> {
   if (values.output_dir !== null) await mkdir(String(values.output_dir), { recursive: true })
   const args = trainingOf(values)
-  const adapter = adapterOf(values)
+  const adapter = parsePreset(String(values.adapter))
   const name = adapterName(String(values.name))
   const { tables, roles } = await openTables(values)
   const mapping = mappingOf(values, tables)
@@ -73,7 +102,12 @@ async function trial(values: Values, transformer: string, device: string): Promi
   const lengths = Int32Array.from(rows, ({ text, text_pair }) => base.tokenizer.lengthOf(text, text_pair))
   emit({ type: 'dataset', summary: summarise(tables, roles, mapping, dataset, lengths, args.max_length) })
 
-  const program = run({ base, dataset, name, adapter, args, resume: null })
+  const task = taskOf(values)
+  const own: Own = { name, adapter, head: headFor(base.config, dataset, headOptions(values), task) }
+  const assembled = await assembledWith(own, values)
+  for (const [key, tensor] of await givenHead(base, own.head, name, task)) assembled.given.set(key, tensor)
+  const adapter_drop = dropOf(values)
+  const program = run({ base, dataset, own, assembled, args, task, adapter_drop, resume: null })
   const history: KeptRun['history'] = { step: [], evaluation: [] }
   for (;;) {
     const { value, done } = await program.next()
@@ -86,8 +120,20 @@ async function trial(values: Values, transformer: string, device: string): Promi
     const data = { names: tables.map((table) => table.name), mapping, split, roles }
     const outcome = { status: reason, test, best_step, history, id2label: dataset.id2label }
     const origin = { base: base.identity, device, self_test: 'not run' as const, data, created: Date.now() }
-    const record: KeptRun = { id: name, name, adapter, args, size: 0, ...outcome, ...origin }
-    if (values.output_dir !== null) await writeFolder(String(values.output_dir), value, record, base)
+    const record: KeptRun = {
+      id: name,
+      name,
+      adapter,
+      head: own.head,
+      task,
+      adapter_drop,
+      args,
+      size: 0,
+      ...outcome,
+      ...origin,
+    }
+    if (values.output_dir !== null)
+      await writeForms(String(values.output_dir), values.forms as string[], value, record, base, dataset)
     return
   }
 }
@@ -97,13 +143,85 @@ function note(event: TrainEvent, history: KeptRun['history']): void {
   if (event.type === 'tick' || event.type === 'checkpoint') return
   emit(event)
   if (event.type === 'step') history.step.push(event)
-  else {
+  else if (event.type === 'evaluation') {
     const { step, epoch, metrics } = event
     history.evaluation.push({ step, epoch, split: 'validation', metrics })
     progress(
       `step ${step}: validation loss ${metrics.loss.toFixed(4)}, macro-F1 ${metrics.f1_macro.toFixed(4)}`,
     )
   }
+}
+
+/** `adapter_summary()` of a model folder, of which only config.json is read, with the adapter of the fields. */
+async function printSummary(values: Values, transformer: string): Promise<void> {
+  const config = parseRobertaConfig(await readPart(transformer, 'config.json'))
+  const name = adapterName(String(values.name))
+  const own: Own = {
+    name,
+    adapter: parsePreset(String(values.adapter)),
+    head: { ...classificationHead(2), ...headOptions(values) },
+  }
+  const { setup } = await assembledWith(own, values)
+  process.stdout.write(`${summaryText(summaryOf({ config }, setup))}\n`)
+}
+
+function headOptions(values: Values): Partial<HeadOptions> {
+  const pooling = String(values.head_pooling)
+  return {
+    layers: values.head_layers as number,
+    activation_function: String(values.head_activation),
+    use_pooler: pooling === 'pooler',
+    pooling: pooling === 'mean' ? 'mean' : 'first',
+  }
+}
+
+function taskOf(values: Values): TaskOptions {
+  const words = values.label_words as string[]
+  const label_words = values.template === null ? null : { template: String(values.template), words }
+  if (values.task !== 'masked_lm') return { masked_lm: null, label_words }
+  const masked_lm = {
+    ...maskingDefaults,
+    mlm_probability: values.mlm_probability as number,
+    packing: values.pack ? { texts_at_once: 1000 } : null,
+    fresh_head: values.fresh_head as boolean,
+  }
+  return { masked_lm, label_words: null }
+}
+
+function dropOf(values: Values): AdapterDrop | null {
+  const layers = values.adapter_drop as number
+  return layers > 0 ? { mode: values.adapter_drop_mode as AdapterDrop['mode'], layers } : null
+}
+
+/** The run's own adapter beside those of `--load name=DIR`. */
+async function assembledWith(own: Own, values: Values): Promise<Assembled> {
+  const kept = new Map<string, AdapterBundle>()
+  const members: Assembly['members'] = []
+  const further = values.train_loaded as string[]
+  for (const entry of values.load as string[]) {
+    const [name = '', dir] = entry.split(/=(.*)/s)
+    if (!dir) throw new Error(`--load has "${entry}"; it must be name=DIR.`)
+    kept.set(name, (await readAdapterFiles(await folderFiles(dir))).bundle)
+    members.push({
+      name,
+      runId: name,
+      with_head: values.with_head as boolean,
+      train: further.includes(name),
+      train_head: false,
+    })
+  }
+  const active = values.active === null ? null : parseSetup(String(values.active))
+  const fusion = values.fusion === 'static' ? staticFusion : dynamicFusion
+  const fusions = Object.fromEntries(fusionsIn(active).map((key) => [key, fusion]))
+  const skip_layers = (values.skip_layers as string[]).map(Number)
+  return assemble(own, { members, active, skip_layers, fusions }, kept)
+}
+
+/** Keys of the fusion layers that a setup needs. */
+function fusionsIn(setup: AdapterSetup | null): string[] {
+  if (setup === null || typeof setup === 'string') return []
+  const own = setup.type === 'Fuse' ? [setup.children.map(lastOf).join()] : []
+  return [...own, ...setup.children.flatMap(fusionsIn)]
 }
 
 async function openTables(values: Values): Promise<{ tables: Table[]; roles: Role[] }> {
@@ -121,30 +239,46 @@ async function openTables(values: Values): Promise<{ tables: Table[]; roles: Rol
   return { tables, roles }
 }
 
-function mappingOf(values: Values, tables: Table[]): NonNullable<ReturnType<typeof guessMapping>> {
+function mappingOf(values: Values, tables: Table[]): Mapping {
   const guess = guessMapping(tables)
+  const task = values.task as NonNullable<Mapping['task']>
   const text = values.text ?? guess?.text
-  const label = values.label ?? guess?.label
+  const label_columns = values.label_columns as string[] | null
+  const label = values.label ?? guess?.label ?? (task === 'masked_lm' || label_columns ? '' : null)
   if (typeof text !== 'string' || typeof label !== 'string')
     throw new Error(
       `Which columns hold text and label is not clear; name them with --text and --label (there are ${tables[0]!.columns.join(', ')}).`,
     )
-  const text_pair = (values.text_pair ?? guess?.text_pair ?? null) as string | null
-  return { text, text_pair, label, threshold: (values.threshold ?? null) as number | null }
+  return {
+    text,
+    text_pair: (values.text_pair ?? guess?.text_pair ?? null) as string | null,
+    label,
+    threshold: (values.threshold ?? null) as number | null,
+    ...(task !== 'classes' && { task }),
+    ...(label_columns && { label_columns }),
+    ...(values.separator !== null && { separator: String(values.separator) }),
+  }
 }
 
-/** The export zip's files, unpacked: `adapterhub/` is what Python's load_adapter takes. */
-async function writeFolder(
+/** Each form's files, unpacked: `adapterhub/` is what Python's load_adapter takes; the others have folders of their own. */
+async function writeForms(
   path: string,
-  outcome: Outcome,
+  forms: string[],
+  { model, kept }: Outcome,
   record: KeptRun,
-  { folder, tokenizer }: Base,
+  base: Base,
+  dataset: Dataset,
 ): Promise<void> {
-  const examples = await exampleLogits(outcome, tokenizer)
-  for (const [file, bytes] of readZip(await exportZip(outcome.bundle, record, { ...folder, examples }))) {
-    const target = join(path, file)
-    await mkdir(dirname(target), { recursive: true })
-    await writeFile(target, bytes)
+  const opened = Opened.trained(base, record.id, model, kept, promptOfRun(record))
+  for (const form of forms) {
+    if (!exportForms.includes(form as ExportForm))
+      throw new Error(`--forms names "${form}"; it may name ${exportForms.join(', ')}.`)
+    const { bytes } = await exportKept(form as ExportForm, opened, kept, record, dataset)
+    for (const [file, content] of readZip(bytes)) {
+      const target = join(path, form === 'adapter' ? '' : form, file)
+      await mkdir(dirname(target), { recursive: true })
+      await writeFile(target, content)
+    }
   }
   progress(`wrote ${path}`)
 }

@@ -1,219 +1,164 @@
 /**
- * adapter_config.json and head_config.json of the `adapters` library into our configurations. What is absent has the
- * library's default (`BnConfig`, `LoRAConfig`, `ClassificationHead`); what we cannot compute exactly is refused by the
- * field's name, because a wrong guess would only show as bad predictions.
+ * adapter_config.json of the `adapters` library, read and written. Ours is the library's own dict; what a file lacks
+ * has the default of the class (`AdapterConfig.load`), and what cannot be computed exactly is refused by the field's
+ * name, because a wrong guess would only show as bad predictions.
  */
-import {
-  classificationHead,
-  type AdapterConfig,
-  type HeadConfig,
-  type LoRAConfig,
-  type SeqBnConfig,
-} from '../config.ts'
+import type { AdapterConfig } from '../config.ts'
+import { fieldProblems } from '../methods/fieldTypes.ts'
+import { childConfigs, configProblems, methodOf, methods, parsePreset } from '../methods/registry.ts'
+import { isFields, readFields, shown, type Fields } from './fields.ts'
+import { PyFloat, type PyJson } from './json.ts'
+import { suggestion } from './nearest.ts'
 
-type Fields = Record<string, unknown>
+/** What stands in the files that we write. */
+export const libraryVersion = 'adapters.1.3.0'
 
-/** Fields that change the function, with the only value that ours computes; absent ones have `BnConfig`'s default. */
-const seqBnFields: Fields = {
-  mh_adapter: false,
-  output_adapter: true,
-  non_linearity: 'relu',
-  original_ln_before: true,
-  original_ln_after: true,
-  ln_before: false,
-  ln_after: false,
-  is_parallel: false,
-  scaling: 1,
-  use_gating: false,
-  residual_before_ln: true,
-  adapter_residual_before_ln: false,
-  inv_adapter: null,
-  phm_layer: false,
-  stochastic_depth: 0,
-}
-const bnDefaults: Fields = { ...seqBnFields, original_ln_before: false, leave_out: [], dropout: 0 }
-const bnRequired = ['mh_adapter', 'output_adapter', 'reduction_factor', 'non_linearity']
-
-const loraFields: Fields = {
-  composition_mode: 'add',
-  use_gating: false,
-  use_dora: false,
-  vera_d: null,
-  vera_b: null,
-}
-const loraFieldDefaults: Fields = {
-  ...loraFields,
-  r: 8,
-  alpha: 8,
-  dropout: 0,
-  attn_matrices: ['q', 'v'],
-  selfattn_lora: true,
-  intermediate_lora: false,
-  output_lora: false,
-  leave_out: [],
+/** Fields without a default in the library's classes. */
+const required: Record<string, string[]> = {
+  null: ['mh_adapter', 'output_adapter', 'reduction_factor', 'non_linearity'],
+  reft: ['layers', 'prefix_positions', 'suffix_positions', 'r', 'orthogonality'],
+  union: ['configs'],
 }
 
-/** Configuration strings of the library that stand for whole configurations. */
-const presets: Record<string, Fields> = {
-  seq_bn: { ...seqBnFields, reduction_factor: 16 },
-  pfeiffer: { ...seqBnFields, reduction_factor: 16 },
-  lora: { architecture: 'lora' },
-}
+/** Fields that Python must read as floats; the library tells a fixed scale from a learned one by that alone. */
+const floats = new Set(['dropout', 'scaling', 'phm_init_range', 'stochastic_depth', 'dropout_prob'])
 
 /** Model types whose checkpoints have RoBERTa's layers and the prefix `roberta.`. */
 const modelTypes = ['roberta', 'xlm-roberta', 'camembert']
 
-/** The whole of adapter_config.json. Throws one sentence that names the method or field we do not have. */
-export function readAdapterConfig(file: Fields, notes: string[]): Exclude<AdapterConfig, { method: 'head' }> {
-  if (typeof file.model_type === 'string' && !modelTypes.includes(file.model_type))
-    throw new Error(`The adapter is for a ${file.model_type} model; this page has RoBERTa models only.`)
+/**
+ * The whole of adapter_config.json. Throws one sentence for a method or field that we do not have, a value of the wrong
+ * type, and a version that is none.
+ */
+export function readAdapterConfig(file: Fields, notes: string[]): AdapterConfig {
+  checkModelType(file, 'adapter')
+  const old = readVersion(file.version, notes)
   const given = file.config
-  if (typeof given === 'string' && !Object.hasOwn(presets, given))
-    throw new Error(`The adapter's configuration “${given}” is not supported; seq_bn and lora are.`)
-  const config = typeof given === 'string' ? presets[given] : given
-  if (!isFields(config))
+  if (typeof given === 'string') return adapterOnly(parsePreset(given), given)
+  if (!isFields(given))
     throw new Error('adapter_config.json has no config: this is not an adapter of the adapters library.')
-  const architecture = config.architecture ?? null
-  if (architecture === 'lora') return readLora(config, file.version, notes)
-  if (architecture !== null)
-    throw new Error(`The adapter's method “${String(architecture)}” is not supported; seq_bn and lora are.`)
-  return readSeqBn(config, file)
-}
-
-function readSeqBn(config: Fields, file: Fields): SeqBnConfig {
-  const absent = bnRequired.find((field) => !(field in config))
-  if (absent)
-    throw new Error(`adapter_config.json lacks the field ${absent}, which a bottleneck adapter needs.`)
-  const fields: Fields = { ...bnDefaults, ...config }
-  // Task adapters of before 2023 name an invertible adapter that they never had.
-  if (file.type === 'text_task') fields.inv_adapter = null
-  refuseOthers(fields, seqBnFields, 'a sequential bottleneck (seq_bn)')
-  let factor = fields.reduction_factor
-  if (isFields(factor) && Object.keys(factor).join() === 'default') factor = factor.default
-  if (typeof factor !== 'number' || !(factor > 0))
-    throw new Error(
-      `The reduction_factor ${JSON.stringify(factor)} is not supported: one number for all layers is.`,
+  const config = readConfig(old === 'none' ? renamedActivation(given, notes) : given, notes)
+  if (old === 'before 1.1' && config.architecture === 'lora' && config.alpha !== config.r) {
+    notes.push(
+      `Written before adapters 1.1, which ignored alpha: it counts as ${config.r}, as the library does.`,
     )
-  return {
-    method: 'seq_bn',
-    reduction_factor: factor,
-    leave_out: layersOf(fields),
-    dropout: dropoutOf(fields),
+    return checked({ ...config, alpha: config.r })
   }
+  return checked(config)
 }
 
-function readLora(config: Fields, version: unknown, notes: string[]): LoRAConfig {
-  const fields: Fields = { ...loraFieldDefaults, ...config }
-  refuseOthers(fields, loraFields, 'plain LoRA')
-  const { r, attn_matrices } = fields
-  let { alpha } = fields
-  if (typeof r !== 'number' || !Number.isInteger(r) || r < 1)
-    throw new Error(`The LoRA rank r is ${JSON.stringify(r)}; it must be a whole number from 1.`)
-  if (typeof alpha !== 'number' || !Number.isFinite(alpha))
-    throw new Error(`The LoRA alpha is ${JSON.stringify(alpha)}; it must be a number.`)
-  if (!Array.isArray(attn_matrices) || !attn_matrices.every((matrix) => ['q', 'k', 'v'].includes(matrix)))
-    throw new Error(`The attn_matrices ${JSON.stringify(attn_matrices)} are not supported: q, k and v are.`)
-  if (alpha !== r && isBefore11(version)) {
-    notes.push(`Written before adapters 1.1, which ignored alpha: it counts as ${r}, as the library does.`)
-    alpha = r
-  }
-  return {
-    method: 'lora',
-    r,
-    alpha: alpha as number,
-    dropout: dropoutOf(fields),
-    attn_matrices,
-    selfattn_lora: fields.selfattn_lora === true,
-    intermediate_lora: fields.intermediate_lora === true,
-    output_lora: fields.output_lora === true,
-    leave_out: layersOf(fields),
-  }
+/** Throws when the file is for a model other than RoBERTa and its kin. */
+export function checkModelType({ model_type }: Fields, what: string): void {
+  if (typeof model_type === 'string' && !modelTypes.includes(model_type))
+    throw new Error(`The ${what} is for a ${model_type} model; this page has RoBERTa models only.`)
 }
 
-/** `adapters.0.2.1` and `adapters.1.0.0`; other strings are not the library's and count as new, as it does. */
-function isBefore11(version: unknown): boolean {
-  const [, major, minor] = /^adapters\.(\d+)\.(\d+)/.exec(String(version)) ?? []
-  return major !== undefined && (Number(major) < 1 || (Number(major) === 1 && Number(minor) < 1))
+/** Our strings for what an adapter is compared with name no adapter. */
+function adapterOnly(config: AdapterConfig, text: string): AdapterConfig {
+  if (['head', 'bitfit', 'full'].includes(String(config.architecture)))
+    throw new Error(`The configuration “${text}” in adapter_config.json is no adapter of the library.`)
+  return config
 }
 
-/** The head's own config, or that of a static `RobertaForSequenceClassification`, with the labels in order. */
-export function readHeadConfig(file: Fields, notes: string[]): { head: HeadConfig; id2label: string[] } {
-  if (!isFields(file.config)) return readStaticHead(file, notes)
-  const config = file.config
-  if (config.head_type !== 'classification')
-    throw new Error(
-      `The prediction head is of type ${JSON.stringify(config.head_type)}; only classification is supported.`,
-    )
-  const fields: Fields = { layers: 2, activation_function: 'tanh', use_pooler: false, bias: true, ...config }
-  refuseOthers(
-    fields,
-    { layers: 2, activation_function: 'tanh', use_pooler: false, bias: true },
-    'the two-layer tanh head',
+function checked(config: AdapterConfig): AdapterConfig {
+  const types = childConfigs(config).flatMap((child) => fieldProblems(methodOf(child), child))
+  const [problem] = types.length > 0 ? types : configProblems(config, null)
+  if (problem !== undefined) throw new Error(problem)
+  return config
+}
+
+/**
+ * How old the file is, by the library's rules. Only `adapters.` versions count; one that Python's `packaging` cannot
+ * read makes the library stop, and us.
+ */
+function readVersion(version: unknown, notes: string[]): 'none' | 'before 1.1' | 'current' {
+  if (version === undefined) return 'none'
+  if (typeof version !== 'string' || !version.startsWith('adapters.')) return 'current'
+  const match = /^v?(\d+)(?:\.(\d+))?(?:\.\d+)*(?:[-_.]?(?:a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?(?:-\d+|[-_.]?(?:post|rev|r)[-_.]?\d*)?(?:[-_.]?dev[-_.]?\d*)?(?:\+[a-z0-9]+(?:[-_.][a-z0-9]+)*)?$/i.exec(version.slice('adapters.'.length)) // prettier-ignore
+  if (!match)
+    throw new Error(`The version ${shown(version)} in adapter_config.json is none; the library writes ${libraryVersion}.`) // prettier-ignore
+  const [major, minor] = [Number(match[1]), Number(match[2] ?? 0)]
+  if (major < 1 || (major === 1 && minor < 1)) return 'before 1.1'
+  if (major > 1 || minor > 3)
+    notes.push(`Written by ${version.replace('.', ' ')}, which is newer than the 1.3 that this page follows.`)
+  return 'current'
+}
+
+/** Files of before the library wrote its version mean the tanh form by “gelu”; a union's children are left as they are. */
+function renamedActivation(config: Fields, notes: string[]): Fields {
+  const renamed = { gelu: 'gelu_new', gelu_orig: 'gelu' }[String(config.non_linearity)]
+  if (renamed === undefined) return config
+  notes.push(
+    `Written before the library kept its version: “${String(config.non_linearity)}” there is ${renamed}.`,
   )
-  const labels = readLabels(config.label2id, config.num_labels ?? 2, notes)
-  const { dropout_prob = null } = config
-  if (dropout_prob !== null && typeof dropout_prob !== 'number')
-    throw new Error(
-      `The head's dropout_prob is ${JSON.stringify(dropout_prob)}; it must be a number or null.`,
-    )
-  return { head: { ...classificationHead(labels.length), dropout_prob }, id2label: labels }
+  return { ...config, non_linearity: renamed }
 }
 
-function readStaticHead(file: Fields, notes: string[]): { head: HeadConfig; id2label: string[] } {
-  if (!/ForSequenceClassification$/.test(String(file.model_class)))
+/** One configuration, or a union with its children. */
+function readConfig(given: Fields, notes: string[]): AdapterConfig {
+  const architecture = given.architecture ?? null
+  const known = methods.filter((method) => !['head', 'bitfit', 'full'].includes(String(method.architecture)))
+  const method = known.find((one) => one.architecture === architecture)
+  if (!method) {
+    const names = known.flatMap((one) => one.architecture ?? [])
     throw new Error(
-      `The head of ${String(file.model_class)} is not a classification head, which is the only kind supported.`,
+      `The adapter's method ${shown(architecture)} is not supported${suggestion(String(architecture), names)}; bottlenecks (without architecture) and ${names.join(', ')} are.`,
     )
-  const id2label = readLabels(file.label2id, file.num_labels, notes)
-  return { head: classificationHead(id2label.length), id2label }
-}
-
-/** Label names by id; `LABEL_0`… where the file has none, as the library names them. */
-function readLabels(label2id: unknown, num_labels: unknown, notes: string[]): string[] {
-  if (
-    typeof num_labels !== 'number' ||
-    !Number.isInteger(num_labels) ||
-    num_labels < 1 ||
-    num_labels > 10_000
-  )
-    throw new Error(
-      `The head's num_labels is ${JSON.stringify(num_labels)}; it must be a whole number from 2.`,
-    )
-  if (num_labels === 1)
-    throw new Error('The head has one output, which is a regression; only classification is supported.')
-  if (!isFields(label2id)) {
-    notes.push('The head does not name its labels: they are called LABEL_0, LABEL_1 and so on.')
-    return Array.from({ length: num_labels }, (_, id) => `LABEL_${id}`)
   }
-  const id2label = new Array<string>(num_labels)
-  for (const [label, id] of Object.entries(label2id)) if (typeof id === 'number') id2label[id] = label
-  const count = Object.keys(label2id).length
-  if (count !== num_labels || id2label.length !== num_labels || Object.keys(id2label).length !== num_labels)
-    throw new Error(`The head's label2id does not name each of its ${num_labels} classes once.`)
-  return id2label
+  const fields = readFields(
+    currentNames(given, architecture),
+    { ...method.defaults },
+    required[String(architecture)] ?? [],
+    "adapter's configuration",
+    notes,
+  )
+  if (architecture === 'union' && Array.isArray(fields.configs) && fields.configs.every(isFields))
+    return { architecture, configs: fields.configs.map((child) => readConfig(child, notes)) }
+  return fields as unknown as AdapterConfig
 }
 
-/** Throws for the first field whose value is not the one we compute. */
-function refuseOthers(fields: Fields, supported: Fields, what: string): void {
-  for (const [field, value] of Object.entries(supported))
-    if (fields[field] !== value)
-      throw new Error(
-        `The adapter has ${field}: ${JSON.stringify(fields[field])}; only ${what} is supported, which has ${JSON.stringify(value)} there.`,
-      )
+/** Fields under the names of today: before 2021 invertible layers were an object of their own. */
+function currentNames(given: Fields, architecture: unknown): Fields {
+  const { invertible_adapter, subtract_projection, ...fields } = given
+  // Old files write null for “no layers”.
+  if (fields.leave_out === null) fields.leave_out = []
+  if (subtract_projection === false)
+    throw new Error(
+      'The adapter is a DiReFT, whose files the library itself reads as NoReFT, with other numbers; it is not supported.',
+    )
+  if (architecture !== null || !isFields(invertible_adapter)) return fields
+  const { block_type, reduction_factor } = invertible_adapter
+  return { ...fields, inv_adapter: block_type, inv_adapter_reduction_factor: reduction_factor }
 }
 
-function layersOf({ leave_out }: Fields): number[] {
-  if (!Array.isArray(leave_out) || !leave_out.every((l) => Number.isInteger(l) && l >= 0 && l < 1000))
-    throw new Error(`The leave_out ${JSON.stringify(leave_out)} is not a list of layers.`)
-  return leave_out
+/** The `config` of adapter_config.json, every field, as the library writes it. */
+export function configJson(config: AdapterConfig): { [key: string]: PyJson } {
+  if (config.architecture === 'union')
+    return { architecture: 'union', configs: config.configs.map(configJson) }
+  // A bottleneck has no architecture in a file.
+  const entries = Object.entries(config).filter(([key, value]) => key !== 'architecture' || value !== null)
+  return Object.fromEntries(entries.map(([key, value]) => [key, valueJson(key, value as PyJson)]))
 }
 
-function dropoutOf({ dropout }: Fields): number {
-  if (typeof dropout !== 'number' || !(dropout >= 0 && dropout < 1))
-    throw new Error(`The dropout ${JSON.stringify(dropout)} is not a share from 0 to 1.`)
-  return dropout
+/** Marks a number that must stay a float. */
+export function valueJson(field: string, value: PyJson): PyJson {
+  return typeof value === 'number' && floats.has(field) ? new PyFloat(value) : value
 }
 
-function isFields(value: unknown): value is Fields {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
+/**
+ * The configuration as it leaves the page, without what acts before or in training alone and would keep the library from
+ * loading it: stochastic depth asks for torchvision, and a prompt's first text for a tokenizer that its model does not
+ * name.
+ */
+export function exportedConfig(config: AdapterConfig): AdapterConfig {
+  switch (config.architecture) {
+    case 'union':
+      return { ...config, configs: config.configs.map(exportedConfig) }
+    case 'prompt_tuning':
+      return { ...config, prompt_init: 'random_uniform', prompt_init_text: null }
+    case null:
+      return { ...config, stochastic_depth: 0 }
+    default:
+      return config
+  }
 }

@@ -1,61 +1,149 @@
 /**
- * The tensors that an adapter configuration calls for, by the `adapters` library's names. The library never complains
- * about a missing or misspelt key, it leaves random weights there; so every file is compared with this list, on the way
- * out and on the way in.
+ * The tensors that a configuration calls for, by the `adapters` library's names. The library never complains about a
+ * missing or misspelt key, it leaves random weights there; so every file is compared with this list, on the way out and
+ * on the way in.
  */
-import type { AdapterBundle, AdapterConfig, BaseIdentity, HeadConfig, LoRAConfig } from '../config.ts'
+import type {
+  AdapterBundle,
+  AdapterConfig,
+  BaseIdentity,
+  FusionConfig,
+  HeadConfig,
+  RobertaConfig,
+  TensorMap,
+} from '../config.ts'
+import { fusionParameters } from '../methods/fusion.ts'
+import { childConfigs, configProblems, parametersOf } from '../methods/registry.ts'
+import { decoderKey, headShapes } from './headConfig.ts'
+import { nearest } from './nearest.ts'
 
+/** Sizes of a model as far as an adapter shows them. */
 export interface ModelSizes {
   hidden_size: number
   num_hidden_layers: number
-  /** null where no tensor of the adapter depends on it. */
+  /** null where no tensor depends on it. */
   intermediate_size: number | null
+  vocab_size: number | null
+  max_position_embeddings: number | null
+  type_vocab_size: number | null
 }
 
-/** Linear layers of one encoder layer that a LoRA configuration wraps, by path. */
-export function loraPaths(adapter: LoRAConfig): string[] {
-  const matrices = { q: 'query', k: 'key', v: 'value' }
-  const paths: string[] = []
-  for (const matrix of ['q', 'k', 'v'] as const)
-    if (adapter.selfattn_lora && adapter.attn_matrices.includes(matrix))
-      paths.push(`attention.self.${matrices[matrix]}`)
-  if (adapter.intermediate_lora) paths.push('intermediate.dense')
-  if (adapter.output_lora) paths.push('output.dense')
-  return paths
+/** What the shapes of tensors tell: key, and the axis along which it has this size. */
+const traces: [keyof ModelSizes, RegExp, number][] = [
+  ['hidden_size', /^heads\.[^.]+\.\d+\.weight$/, 1],
+  ['hidden_size', /\.adapter_up\.(?:weight|b)$/, 0],
+  ['hidden_size', /\.attention\.self\.\w+\.loras\.[^.]+\.(?:lora_B|m\.weight)$/, 0],
+  ['hidden_size', /\.output\.dense\.loras\.[^.]+\.lora_B$/, 0],
+  ['hidden_size', /\.intermediate\.dense\.loras\.[^.]+\.lora_A$/, 1],
+  ['hidden_size', /\.(?:learned_source|prompt_embedding|wte|query|word_embeddings)\.weight$/, 1],
+  ['intermediate_size', /\.intermediate\.dense\.loras\.[^.]+\.(?:lora_B|m\.weight)$/, 0],
+  ['intermediate_size', /\.output\.dense\.loras\.[^.]+\.lora_A$/, 1],
+  ['intermediate_size', /\.intermediate\.dense\.bias$/, 0],
+  ['vocab_size', /^heads\.[^.]+\.3\.bias$/, 0],
+  ['vocab_size', /\.word_embeddings\.weight$/, 0],
+  ['max_position_embeddings', /\.position_embeddings\.weight$/, 0],
+  ['type_vocab_size', /\.token_type_embeddings\.weight$/, 0],
+]
+
+/** Model sizes as the base names them, or else as the tensors and the file show them. */
+export function sizesOf(
+  bundle: Pick<AdapterBundle, 'adapter' | 'head' | 'tensors' | 'base' | 'hidden_size'>,
+): ModelSizes {
+  const { adapter, head, tensors, base } = bundle
+  const shown = new Map<keyof ModelSizes, number>()
+  let layers = Math.max(0, ...childConfigs(adapter).map(layersIn))
+  for (const [key, { shape }] of tensors) {
+    const layer = /encoder\.layer\.(\d+)\./.exec(key)?.[1]
+    if (layer !== undefined) layers = Math.max(layers, Number(layer) + 1)
+    for (const [size, pattern, axis] of traces) {
+      const known = shape[axis]
+      // Of a head alone only matrices tell the width, and of a masked-LM head only the decoder's bias the words.
+      if (known === undefined || shown.has(size) || !pattern.test(key)) continue
+      if (size === 'vocab_size' && key.startsWith('heads.') && head?.head_type !== 'masked_lm') continue
+      shown.set(size, known)
+    }
+  }
+  const hidden_size = base?.hidden_size ?? bundle.hidden_size ?? shown.get('hidden_size') ?? 0
+  return {
+    hidden_size,
+    num_hidden_layers:
+      base?.num_hidden_layers ?? Math.max(layers, prefixedLayers(adapter, tensors, hidden_size)),
+    intermediate_size: shown.get('intermediate_size') ?? null,
+    vocab_size: base?.vocab_size ?? shown.get('vocab_size') ?? null,
+    max_position_embeddings: shown.get('max_position_embeddings') ?? null,
+    type_vocab_size: shown.get('type_vocab_size') ?? null,
+  }
 }
 
-/** Key and shape of every tensor of the adapter and its head, in the library's order. */
+/** How many layers a configuration speaks of. */
+function layersIn(config: AdapterConfig): number {
+  if (config.architecture === 'reft')
+    return config.layers === 'all' ? 0 : Math.max(0, ...config.layers.map((l) => l + 1))
+  return 'leave_out' in config ? Math.max(0, ...config.leave_out.map((l) => l + 1)) : 0
+}
+
+/** Layers that a prefix was made for: it holds a key and a value for each, all in one tensor. */
+function prefixedLayers(adapter: AdapterConfig, tensors: TensorMap, H: number): number {
+  const prefix = childConfigs(adapter).find(({ architecture }) => architecture === 'prefix_tuning')
+  if (prefix?.architecture !== 'prefix_tuning' || H === 0) return 0
+  const end = prefix.flat ? '.self_prefix.control_trans' : '.self_prefix.control_trans.2.bias'
+  const values = [...tensors].find(([key]) => key.endsWith(end))?.[1].data.length ?? 0
+  return Math.floor(values / (2 * H * (prefix.flat ? prefix.prefix_length : 1))) + prefix.leave_out.length
+}
+
+/** A base of these sizes, as far as the shapes of parameters depend on it. */
+export function baseOf(sizes: ModelSizes): RobertaConfig {
+  return {
+    model_type: 'roberta',
+    vocab_size: sizes.vocab_size ?? 0,
+    hidden_size: sizes.hidden_size,
+    num_hidden_layers: sizes.num_hidden_layers,
+    num_attention_heads: 1,
+    intermediate_size: sizes.intermediate_size ?? 0,
+    hidden_act: 'gelu',
+    hidden_dropout_prob: 0.1,
+    attention_probs_dropout_prob: 0.1,
+    classifier_dropout: null,
+    max_position_embeddings: sizes.max_position_embeddings ?? 0,
+    type_vocab_size: sizes.type_vocab_size ?? 0,
+    layer_norm_eps: 1e-5,
+    initializer_range: 0.02,
+    pad_token_id: 1,
+    bos_token_id: 0,
+    eos_token_id: 2,
+  }
+}
+
+/** Key and shape of every tensor of the adapter and then its head, in the library's order. */
 export function expectedShapes(
   adapter: AdapterConfig,
-  head: HeadConfig,
+  head: HeadConfig | null,
   name: string,
   sizes: ModelSizes,
 ): Map<string, number[]> {
-  const { hidden_size: H, num_hidden_layers: L, intermediate_size: I } = sizes
-  const shapes = new Map<string, number[]>()
-  for (let l = 0; l < L; l++) {
-    if (adapter.method === 'head' || adapter.leave_out.includes(l)) continue
-    const layer = `roberta.encoder.layer.${l}`
-    if (adapter.method === 'seq_bn') {
-      const R = Math.max(Math.floor(H / adapter.reduction_factor), 1)
-      const path = `${layer}.output.adapters.${name}`
-      shapes.set(`${path}.adapter_down.0.weight`, [R, H]).set(`${path}.adapter_down.0.bias`, [R])
-      shapes.set(`${path}.adapter_up.weight`, [H, R]).set(`${path}.adapter_up.bias`, [H])
-    } else {
-      for (const path of loraPaths(adapter)) {
-        const inputs = path === 'output.dense' ? (I ?? 0) : H
-        const outputs = path === 'intermediate.dense' ? (I ?? 0) : H
-        shapes.set(`${layer}.${path}.loras.${name}.lora_A`, [adapter.r, inputs])
-        shapes.set(`${layer}.${path}.loras.${name}.lora_B`, [outputs, adapter.r])
-      }
-    }
-  }
-  const C = head.num_labels
-  shapes.set(`heads.${name}.1.weight`, [H, H]).set(`heads.${name}.1.bias`, [H])
-  return shapes.set(`heads.${name}.4.weight`, [C, H]).set(`heads.${name}.4.bias`, [C])
+  const shapes = parametersOf(baseOf(sizes), adapter, name).map(({ key, shape }): [string, number[]] => [
+    key,
+    shape,
+  ])
+  return new Map([...shapes, ...(head ? headShapes(head, name, sizes.hidden_size) : [])])
 }
 
-/** Throws one sentence that names what is missing, unexpected or misshapen. */
+/** Key and shape of every tensor of the fusion `name` of adapters with these configurations. */
+export function expectedFusion(
+  fusion: FusionConfig,
+  members: AdapterConfig[],
+  name: string,
+  sizes: ModelSizes,
+): Map<string, number[]> {
+  const parameters = fusionParameters(baseOf(sizes), members, name, fusion)
+  return new Map(parameters.map(({ key, shape }) => [key, shape]))
+}
+
+export function shapesOf(tensors: TensorMap): Map<string, number[]> {
+  return new Map([...tensors].map(([key, { shape }]) => [key, shape]))
+}
+
+/** Throws one sentence that names what is missing, misspelt, unexpected or misshapen. */
 export function compareShapes(
   expected: Map<string, number[]>,
   found: Map<string, number[]>,
@@ -68,7 +156,9 @@ export function compareShapes(
   )
   const faults: string[] = []
   if (missing.length > 0) faults.push(`${some(missing)} missing`)
-  if (extra.length > 0) faults.push(`${some(extra)} not expected`)
+  const meant = extra[0] === undefined ? null : nearest(extra[0], missing)
+  if (extra.length > 0)
+    faults.push(`${some(extra)} not expected${meant === null ? '' : ` (${meant} misspelt?)`}`)
   if (misshapen.length > 0) {
     const [key, shape] = misshapen[0]!
     const others = misshapen.length > 1 ? ` (and ${misshapen.length - 1} more misshapen)` : ''
@@ -77,67 +167,84 @@ export function compareShapes(
   if (faults.length > 0) throw new Error(`${what} does not fit its configuration: ${faults.join('; ')}.`)
 }
 
-/** Model sizes as the bundle's base names them, or else as its tensors show them. */
-export function sizesOf({ name, adapter, base, tensors }: AdapterBundle): ModelSizes {
-  const head = tensors.get(`heads.${name}.1.weight`)
-  const leave_out = adapter.method === 'head' ? [] : adapter.leave_out
-  let layers = Math.max(0, ...leave_out.map((l) => l + 1))
-  let intermediate_size: number | null = null
-  for (const [key, { shape }] of tensors) {
-    const [, layer, site, matrix] = /encoder\.layer\.(\d+)\.(.*)\.(\w+)$/.exec(key) ?? []
-    if (layer === undefined || site === undefined) continue
-    layers = Math.max(layers, Number(layer) + 1)
-    if (site.startsWith('intermediate.dense.loras.') && matrix === 'lora_B')
-      intermediate_size ??= shape[0] ?? null
-    if (site.startsWith('output.dense.loras.') && matrix === 'lora_A') intermediate_size ??= shape[1] ?? null
-  }
-  return {
-    hidden_size: base?.hidden_size ?? head?.shape[1] ?? 0,
-    num_hidden_layers: base?.num_hidden_layers ?? layers,
-    intermediate_size,
-  }
+/** Throws unless name, configuration, labels and tensors are exactly what belongs together. */
+export function checkBundle(bundle: AdapterBundle): void {
+  const { name, adapter, head, id2label } = bundle
+  checkName(name)
+  const [problem] = configProblems(adapter, null)
+  if (problem !== undefined) throw new Error(problem)
+  checkLabels(head, id2label)
+  compareShapes(expectedOf(bundle, sizesOf(bundle)), shapesOf(bundle.tensors), `The adapter “${name}”`)
 }
 
-/** Throws unless the bundle's tensors, labels and name are exactly what its configuration calls for. */
-export function checkBundle(bundle: AdapterBundle): void {
-  const { name, adapter, head, id2label, tensors } = bundle
+/** Throws for a name that cannot stand in a key, a file and Python. */
+export function checkName(name: string): void {
   if (adapterName(name) !== name)
     throw new Error(`An adapter cannot be named ${JSON.stringify(name)}: use letters, digits, - and _ only.`)
-  if (id2label.length !== head.num_labels || new Set(id2label).size !== id2label.length)
-    throw new Error(`The head has ${head.num_labels} classes, but the labels are ${id2label.join(', ')}.`)
-  const found = new Map([...tensors].map(([key, { shape }]) => [key, shape]))
-  compareShapes(expectedShapes(adapter, head, name, sizesOf(bundle)), found, `The adapter “${name}”`)
 }
 
+/** Throws unless every class of a head has a label of its own. */
+export function checkLabels(head: HeadConfig | null, id2label: string[]): void {
+  const classes = head === null || head.head_type === 'masked_lm' ? 0 : head.num_labels
+  if (id2label.length !== classes || new Set(id2label).size !== id2label.length)
+    throw new Error(`The head has ${classes} classes, but the labels are ${id2label.join(', ') || 'none'}.`)
+}
+
+/** The expected tensors, with a masked-LM head's decoder where the bundle has one. */
+function expectedOf(
+  { name, adapter, head, tensors }: AdapterBundle,
+  sizes: ModelSizes,
+): Map<string, number[]> {
+  const shapes = expectedShapes(adapter, head, name, sizes)
+  if (head?.head_type === 'masked_lm' && tensors.has(decoderKey(name)))
+    shapes.set(decoderKey(name), [head.vocab_size, sizes.hidden_size])
+  return shapes
+}
+
+/** The bundle's tensors in the library's order: the adapter's, and its head's. The bundle must be whole. */
+export function splitTensors(bundle: AdapterBundle): { adapter: TensorMap; head: TensorMap } {
+  const adapter: TensorMap = new Map()
+  const head: TensorMap = new Map()
+  for (const key of expectedOf(bundle, sizesOf(bundle)).keys())
+    (key.startsWith('heads.') ? head : adapter).set(key, bundle.tensors.get(key)!)
+  return { adapter, head }
+}
+
+/** The open model, as an adapter is held against it. */
+export type OpenBase = BaseIdentity & { intermediate_size: number }
+
 /** Throws when the adapter was made for another model than the one that is open. */
-export function checkBase(bundle: AdapterBundle, open: BaseIdentity & { intermediate_size: number }): void {
-  const { base } = bundle
+export function checkBase(bundle: AdapterBundle, open: OpenBase): void {
+  const { name, base } = bundle
   const sizes = sizesOf(bundle)
+  checkSizes(`The adapter “${name}”`, base, sizes, open)
+  const found = shapesOf(bundle.tensors)
+  const expected = expectedOf(bundle, { ...sizes, num_hidden_layers: open.num_hidden_layers })
+  compareShapes(expected, found, `The adapter “${name}”`)
+}
+
+/** Throws when sizes or weights of the base that something was trained on are not those of the open model. */
+export function checkSizes(what: string, base: BaseIdentity | null, sizes: ModelSizes, open: OpenBase): void {
   const numbers: [string, number | null, number][] = [
-    ['hidden size', sizes.hidden_size, open.hidden_size],
+    ['hidden size', sizes.hidden_size || null, open.hidden_size],
     ['intermediate size', sizes.intermediate_size, open.intermediate_size],
+    ['vocabulary size', sizes.vocab_size, open.vocab_size],
     ['number of layers', base === null ? null : sizes.num_hidden_layers, open.num_hidden_layers],
   ]
   const origin = base === null ? 'another model' : `“${base.name}”`
-  for (const [what, theirs, ours] of numbers)
+  for (const [size, theirs, ours] of numbers)
     if (theirs !== null && theirs !== ours)
       throw new Error(
-        `The adapter “${bundle.name}” is for ${origin}: its ${what} is ${theirs} and the open model “${open.name}” has ${ours}; open the right model first.`,
+        `${what} is for ${origin}: its ${size} is ${theirs} and the open model “${open.name}” has ${ours}; open the right model first.`,
       )
   if (base !== null && base.sha256 !== open.sha256)
     throw new Error(
-      `The adapter “${bundle.name}” was trained on ${origin} with other weights than the open model “${open.name}” (SHA-256 ${base.sha256.slice(0, 12)}… and ${open.sha256.slice(0, 12)}…); open the right model first.`,
+      `${what} was trained on ${origin} with other weights than the open model “${open.name}” (SHA-256 ${base.sha256.slice(0, 12)}… and ${open.sha256.slice(0, 12)}…); open the right model first.`,
     )
   if (sizes.num_hidden_layers > open.num_hidden_layers)
     throw new Error(
-      `The adapter “${bundle.name}” has ${sizes.num_hidden_layers} layers and the open model only ${open.num_hidden_layers}.`,
+      `${what} has ${sizes.num_hidden_layers} layers and the open model only ${open.num_hidden_layers}.`,
     )
-  const found = new Map([...bundle.tensors].map(([key, { shape }]) => [key, shape]))
-  const expected = expectedShapes(bundle.adapter, bundle.head, bundle.name, {
-    ...sizes,
-    num_hidden_layers: open.num_hidden_layers,
-  })
-  compareShapes(expected, found, `The adapter “${bundle.name}”`)
 }
 
 /**

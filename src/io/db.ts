@@ -7,12 +7,17 @@ import { openDB, type DBSchema, type IDBPDatabase, type IDBPTransaction, type St
 import type {
   AdapterBundle,
   AdapterConfig,
+  AdapterDrop,
+  Assembly,
   BaseIdentity,
-  MetricName,
+  HeadConfig,
+  SetupBundle,
   TensorMap,
-  TrainingArguments,
 } from '../config.ts'
+import type { MetricName, TrainingArguments } from '../trainingArguments.ts'
+import { currentAdapter, currentHead } from './oldRuns.ts'
 import { readSafetensors, writeSafetensors } from './safetensors.ts'
+import { packSetup, unpackSetup, type PackedSetup } from './setup.ts'
 import { isStorageFull, storageFullError } from './storage.ts'
 
 /** What every evaluation has; train/ adds per-class values and the confusion matrix, which are kept with it. */
@@ -49,6 +54,11 @@ export interface RunRecord<M extends StoredMetrics = StoredMetrics, D extends Ru
   created: number
   status: 'running' | 'finished' | 'stopped' | 'early' | 'diverged' | 'imported'
   adapter: AdapterConfig
+  /** The run's own head; absent in records of before heads could be chosen: the plain one. */
+  head?: HeadConfig | null
+  /** Adapters that were put beside the run's own, and how they worked together; absent: none. */
+  assembly?: Assembly
+  adapter_drop?: AdapterDrop | null
   /** null for an imported adapter that does not say. */
   args: TrainingArguments | null
   base: BaseIdentity | null
@@ -74,9 +84,10 @@ export interface Checkpoint {
   tensors: TensorMap
 }
 
+/** A run's one adapter, or the setup of several. */
 interface AdapterRow {
   runId: string
-  bundle: Omit<AdapterBundle, 'tensors'>
+  bundle: Omit<AdapterBundle, 'tensors'> | PackedSetup
   bytes: Uint8Array<ArrayBuffer>
 }
 
@@ -195,14 +206,19 @@ async function commit(
 /** All kept runs, newest first. */
 export async function listRuns(): Promise<RunRecord[]> {
   const runs = await (await database()).getAll('runs')
-  return runs.sort((a, b) => b.created - a.created)
+  return runs.map(current).sort((a, b) => b.created - a.created)
 }
 
 /** Throws when there is no such run. */
 export async function getRun(id: string): Promise<RunRecord> {
   const run = await (await database()).get('runs', id)
   if (!run) throw new Error(`There is no kept run ${id}; it may have been deleted in another tab.`)
-  return run
+  return current(run)
+}
+
+/** The record with its adapter in today's form. */
+function current(run: RunRecord): RunRecord {
+  return { ...run, adapter: currentAdapter(run.adapter) }
 }
 
 /** Writes the record over the run's earlier one. */
@@ -224,23 +240,42 @@ export async function renameRun(id: string, name: string): Promise<void> {
   )
 }
 
-/** Keeps the run's adapter in place of its earlier one, and the size in its record. */
-export async function putAdapter(runId: string, bundle: AdapterBundle): Promise<void> {
-  const { tensors, ...rest } = bundle
+/** Keeps the run's adapter, or its setup of adapters, in place of its earlier one, and the size in its record. */
+export async function putAdapter(runId: string, kept: AdapterBundle | SetupBundle): Promise<void> {
+  const { bundle, tensors } = 'adapter' in kept ? withoutTensors(kept) : packed(kept)
   const bytes = writeSafetensors(tensors)
   const tx = (await database()).transaction(['runs', 'adapters'], 'readwrite')
   const run = await tx.objectStore('runs').get(runId)
   const write = () => [
-    tx.objectStore('adapters').put({ runId, bundle: rest, bytes }),
+    tx.objectStore('adapters').put({ runId, bundle, bytes }),
     ...(run ? [tx.objectStore('runs').put({ ...run, size: bytes.length })] : []),
   ]
   await commit(tx, write, `the adapter “${bundle.name}”`, bytes.length)
 }
 
-/** The run's adapter, or null when it has none yet. */
+function withoutTensors({ tensors, ...bundle }: AdapterBundle) {
+  return { bundle, tensors }
+}
+
+function packed(setup: SetupBundle) {
+  const { packed: bundle, tensors } = packSetup(setup)
+  return { bundle, tensors }
+}
+
+/** The run's adapter, or null when it has none yet or a setup of several. */
 export async function getAdapter(runId: string): Promise<AdapterBundle | null> {
   const row = await (await database()).get('adapters', runId)
-  return row ? { ...row.bundle, tensors: await readSafetensors(row.bytes) } : null
+  if (!row || !('adapter' in row.bundle)) return null
+  const { adapter, head, ...rest } = row.bundle
+  const tensors = await readSafetensors(row.bytes)
+  return { ...rest, adapter: currentAdapter(adapter), head: currentHead(head), tensors }
+}
+
+/** The run's setup of adapters, or null when it has none. */
+export async function getSetup(runId: string): Promise<SetupBundle | null> {
+  const row = await (await database()).get('adapters', runId)
+  if (!row || 'adapter' in row.bundle) return null
+  return unpackSetup(row.bundle, await readSafetensors(row.bytes))
 }
 
 /** Writes over the older of the run's two slots; the newer one stays until this one is on disk. */

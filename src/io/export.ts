@@ -1,15 +1,20 @@
 /**
- * The zip that a run is exported as: the adapter in the forms that Python loads, and all that is needed to use it there
- * (labels, tokenizer, base identity, length, a script with expected numbers). It is read back and compared bit for bit
- * before it is handed out, so an export is right or refused.
+ * The zip that a run is exported as: the adapter, or the setup of adapters, in the forms that Python loads, and all that
+ * is needed to use it there (labels, tokenizer, base identity, length, a script with expected numbers). It is read back
+ * in every form and compared bit for bit before it is handed out, so an export is right or refused.
  */
-import type { AdapterBundle, TensorMap } from '../config.ts'
-import { toAdapterHub } from './adapterhub.ts'
+import type { AdapterBundle, SetupBundle, TensorMap } from '../config.ts'
+import { exportedConfig } from './adapterConfig.ts'
+import { sizesOf } from './adapterKeys.ts'
+import { toAdapterHub, type FileMap } from './adapterhub.ts'
+import { sameTensor } from './aliases.ts'
 import type { RunRecord } from './db.ts'
-import { readAdapterFiles } from './import.ts'
-import { metricsCsv, modelCard, predictScript } from './modelCard.ts'
-import { fromPeft, toPeft } from './peft.ts'
-import { readSafetensors } from './safetensors.ts'
+import { readFiles } from './import.ts'
+import { metricsCsv, modelCard } from './modelCard.ts'
+import { peftProblem, toPeft } from './peft.ts'
+import { fromPeft } from './peftRead.ts'
+import { predictScript, type Example } from './predictScript.ts'
+import { packSetup, toAdapterSetup, plainSetup } from './setup.ts'
 import { readZip, writeZip } from './zip.ts'
 
 /** What an export needs besides the adapter and its run. */
@@ -17,32 +22,47 @@ export interface ExportExtras {
   /** tokenizer.json and tokenizer_config.json of the base model, as text. */
   tokenizer: string
   tokenizer_config: string | null
-  /** A few texts and the logits the page computes for them, which predict.py checks. */
-  examples: { text: string; logits: number[] }[]
+  /** A few texts and the logits the page computes for them, which predict.py checks; none where there are none. */
+  examples: Example[]
+  /** More files by path: `model/…` for a run that changed the model's own weights, which must have them. */
+  files?: FileMap
 }
 
 /** Throws when any file does not read back as it was written. */
 export async function exportZip(
-  bundle: AdapterBundle,
+  exported: AdapterBundle | SetupBundle,
   run: RunRecord,
   extras: ExportExtras,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const text = (content: string) => new TextEncoder().encode(content)
   const files = new Map<string, Uint8Array>()
-  const peft = bundle.adapter.method === 'lora' ? toPeft(bundle) : new Map<string, Uint8Array>()
-  for (const [name, bytes] of toAdapterHub(bundle)) files.set(`adapterhub/${name}`, bytes)
+  const [hub, peft] = folders(exported)
+  for (const [name, bytes] of hub) files.set(`adapterhub/${name}`, bytes)
   for (const [name, bytes] of peft) files.set(`peft/${name}`, bytes)
-  files.set('label_map.json', text(labelMap(bundle.id2label)))
-  files.set('run.json', text(runJson(bundle, run)))
+  for (const [name, bytes] of extras.files ?? []) files.set(name, bytes)
+  if (hub.size === 0 && ![...files.keys()].some((name) => name.startsWith('model/')))
+    throw new Error(
+      `“${exported.name}” changed the model's own weights, so it is no adapter; export the full model.`,
+    )
+  if ('adapter' in exported) files.set('label_map.json', text(labelMap(exported.id2label)))
+  files.set('run.json', text(runJson(exported, run)))
   files.set('tokenizer/tokenizer.json', text(extras.tokenizer))
   if (extras.tokenizer_config !== null)
     files.set('tokenizer/tokenizer_config.json', text(extras.tokenizer_config))
-  files.set('README.md', text(modelCard(bundle, run)))
-  files.set('predict.py', text(predictScript(bundle, extras.examples)))
+  files.set('README.md', text(modelCard(exported, run)))
+  files.set('predict.py', text(predictScript(exported, extras.examples)))
   files.set('metrics.csv', text(metricsCsv(run)))
   const zip = writeZip(files, 6)
-  await verify(zip, files, bundle)
+  await verify(zip, files, exported)
   return zip
+}
+
+/** The AdapterHub folder and the PEFT folder; empty where there is no such form. */
+function folders(exported: AdapterBundle | SetupBundle): [FileMap, FileMap] {
+  if (!('adapter' in exported)) return [toAdapterSetup(exported), new Map()]
+  const { architecture } = exported.adapter
+  if (architecture === 'bitfit' || architecture === 'full') return [new Map(), new Map()]
+  return [toAdapterHub(exported), peftProblem(exported) === null ? toPeft(exported) : new Map()]
 }
 
 function labelMap(id2label: string[]): string {
@@ -52,47 +72,76 @@ function labelMap(id2label: string[]): string {
 }
 
 /** The run without what belongs to this browser (id, size), and what the libraries' formats do not record. */
-function runJson({ base, head, max_length, name }: AdapterBundle, run: RunRecord): string {
+function runJson(exported: AdapterBundle | SetupBundle, run: RunRecord): string {
   const { id: _id, size: _size, created, ...rest } = run
+  const { base, max_length, name } = exported
+  const own =
+    'adapter' in exported
+      ? { head: exported.head }
+      : { active: exported.active, active_heads: exported.active_heads }
   const json = {
     ...rest,
     adapter_name: name,
     created: new Date(created).toISOString(),
     base,
-    head,
+    ...own,
     max_length,
   }
   return JSON.stringify(json, null, 2)
 }
 
+/** What comes back when `exported` is read: without what the library's files leave out on purpose. */
+function description(exported: AdapterBundle | SetupBundle): { facts: string; tensors: TensorMap } {
+  if ('adapter' in exported) {
+    const { tensors, adapter, hidden_size: _, ...facts } = exported
+    return { facts: canonical({ ...facts, adapter: exportedConfig(adapter) }), tensors }
+  }
+  const { packed, tensors } = packSetup(exported)
+  const { hidden_size: _, active, adapters, ...facts } = packed
+  const configs = Object.entries(adapters).map(([name, { config }]) => [name, exportedConfig(config)])
+  return {
+    facts: canonical({ ...facts, active: plainSetup(active), adapters: Object.fromEntries(configs) }),
+    tensors,
+  }
+}
+
 async function verify(
   zip: Uint8Array<ArrayBuffer>,
   files: Map<string, Uint8Array>,
-  bundle: AdapterBundle,
+  exported: AdapterBundle | SetupBundle,
 ): Promise<void> {
   const fail = (what: string) =>
-    new Error(`The export of “${bundle.name}” was stopped: ${what} does not read back as written.`)
+    new Error(`The export of “${exported.name}” was stopped: ${what} does not read back as written.`)
   const back = readZip(zip)
   if (back.size !== files.size) throw fail('the list of files')
   for (const [name, bytes] of files) if (!sameBytes(bytes, back.get(name))) throw fail(name)
-  const { bundle: again } = await readAdapterFiles([{ name: 'export.zip', bytes: zip }])
-  const { tensors: _a, ...description } = bundle
-  const { tensors: _b, ...found } = again
-  if (canonical(description) !== canonical(found)) throw fail('the configuration')
-  if (!sameTensors(bundle.tensors, again.tensors)) throw fail('pytorch_adapter.bin')
-  const parts = (name: string) => readSafetensors(back.get(`adapterhub/${name}`)!)
-  const adapter = bundle.adapter.method === 'head' ? new Map() : await parts('adapter.safetensors')
-  if (!sameTensors(bundle.tensors, new Map([...adapter, ...(await parts('model_head.safetensors'))])))
-    throw fail('adapter.safetensors')
-  const peft = new Map(
-    [...back].flatMap(([name, bytes]) => (name.startsWith('peft/') ? [[name.slice(5), bytes]] : [])) as [
-      string,
-      Uint8Array<ArrayBuffer>,
-    ][],
-  )
-  if (peft.size === 0) return
-  const lora = (await fromPeft(peft, bundle.name, bundle.id2label)).bundle
-  if (!sameTensors(bundle.tensors, lora.tensors)) throw fail('the PEFT folder')
+  const written = description(exported)
+  for (const format of ['bin', 'safetensors']) {
+    const kept = [...back].filter(([name]) =>
+      new RegExp(`^adapterhub/.*\\.(json|${format})$|^[^/]*\\.json$`).test(name),
+    )
+    if (!kept.some(([name]) => name.startsWith('adapterhub/'))) break
+    const read = await readFiles(kept.map(([name, bytes]) => ({ name, bytes })))
+    const found = description('bundle' in read ? read.bundle : read.setup)
+    if (found.facts !== written.facts) throw fail('the configuration')
+    if (!sameTensors(written.tensors, found.tensors)) throw fail(`the weights as .${format}`)
+  }
+  if ('adapter' in exported && files.has('peft/adapter_config.json')) await verifyPeft(back, exported, fail)
+}
+
+/** What is read from the PEFT folder must make that folder again, byte for byte. */
+async function verifyPeft(
+  back: Map<string, Uint8Array<ArrayBuffer>>,
+  bundle: AdapterBundle,
+  fail: (what: string) => Error,
+): Promise<void> {
+  const peft: FileMap = new Map()
+  for (const [name, bytes] of back) if (name.startsWith('peft/')) peft.set(name.slice('peft/'.length), bytes)
+  const options = { num_hidden_layers: sizesOf(bundle).num_hidden_layers }
+  const labels = bundle.head ? bundle.id2label : null
+  const again = (await fromPeft(peft, bundle.name, labels, options)).bundle
+  const files = toPeft({ ...again, base: bundle.base })
+  for (const [name, bytes] of peft) if (!sameBytes(bytes, files.get(name))) throw fail(`peft/${name}`)
 }
 
 function sameBytes(a: Uint8Array, b: Uint8Array | undefined): boolean {
@@ -101,17 +150,11 @@ function sameBytes(a: Uint8Array, b: Uint8Array | undefined): boolean {
 
 /** Same keys, shapes and bits. */
 function sameTensors(a: TensorMap, b: TensorMap): boolean {
-  const bits = ({ data }: { data: Float32Array }) =>
-    new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
   return (
     a.size === b.size &&
     [...a].every(([key, tensor]) => {
       const other = b.get(key)
-      return (
-        other !== undefined &&
-        other.shape.join() === tensor.shape.join() &&
-        sameBytes(bits(tensor), bits(other))
-      )
+      return other !== undefined && sameTensor(tensor, other)
     })
   )
 }

@@ -14,8 +14,8 @@ export class PyFloat {
 
 export type PyJson = null | boolean | number | string | PyFloat | PyJson[] | { [key: string]: PyJson }
 
-/** Text as Python writes it with indent 2, sorted keys and ASCII escapes; no newline at the end. */
-export function pythonJson(value: PyJson, indent = ''): string {
+/** Text as Python writes it with indent 2, ASCII escapes and, unless said, sorted keys; no newline at the end. */
+export function pythonJson(value: PyJson, indent = '', sorted = true): string {
   if (value instanceof PyFloat) return pythonFloat(value.value)
   if (typeof value === 'string') return pythonString(value)
   if (typeof value === 'number' && !Number.isInteger(value)) return pythonFloat(value)
@@ -26,13 +26,13 @@ export function pythonJson(value: PyJson, indent = ''): string {
   if (Array.isArray(value))
     return wrap(
       '[',
-      value.map((item) => pythonJson(item, inner)),
+      value.map((item) => pythonJson(item, inner, sorted)),
       ']',
     )
-  const keys = Object.keys(value).sort(byCodePoint)
+  const keys = sorted ? Object.keys(value).sort(byCodePoint) : Object.keys(value)
   return wrap(
     '{',
-    keys.map((key) => `${pythonString(key)}: ${pythonJson(value[key]!, inner)}`),
+    keys.map((key) => `${pythonString(key)}: ${pythonJson(value[key]!, inner, sorted)}`),
     '}',
   )
 }

@@ -23,15 +23,23 @@ const maxResultBytes = 1 << 30
 /** First object of a file before torch 1.6. */
 const legacyMagic = 0x1950a86a20f9469cfc6cn
 
-/** `torch.save(dict(tensors))`: float32, contiguous, each in a storage of its own. */
+/**
+ * `torch.save(dict(tensors))`: float32, contiguous. Names that hold the very same array share one storage, as aliases
+ * of one parameter do in torch; every other tensor has its own.
+ */
 export function writeTorchBin(tensors: TensorMap): Uint8Array<ArrayBuffer> {
   const pickle = new PickleWriter()
   const storages: [string, Uint8Array][] = []
+  const keys = new Map<Float32Array, string>()
   for (const [name, tensor] of tensors) {
     checkTensor(name, tensor)
-    pickle.tensor(name, String(storages.length), tensor)
+    const known = keys.get(tensor.data)
+    const key = known ?? String(storages.length)
+    pickle.tensor(name, key, tensor)
+    if (known !== undefined) continue
+    keys.set(tensor.data, key)
     const { buffer, byteOffset, byteLength } = tensor.data
-    storages.push([`archive/data/${storages.length}`, new Uint8Array(buffer, byteOffset, byteLength)])
+    storages.push([`archive/data/${key}`, new Uint8Array(buffer, byteOffset, byteLength)])
   }
   const text = new TextEncoder()
   const files: [string, Uint8Array][] = [
@@ -115,26 +123,36 @@ function contiguousStride(shape: number[]): number[] {
 }
 
 /**
- * A dict of tensors as float32, from a zip or an older file. Throws one sentence for anything damaged, and for a pickle
- * that names anything but tensors.
+ * A dict of tensors as float32, from a zip or an older file. Names of one view of one storage get the very same tensor,
+ * once in memory. Throws one sentence for anything damaged, and for a pickle that names anything but tensors.
  */
 export function readTorchBin(bytes: Uint8Array): TensorMap {
   const { root, storageBytes } = isZip(bytes) ? readArchive(bytes) : readLegacy(bytes)
   if (!(root instanceof Map))
     throw new Error('The torch file holds no dict of tensors, so it is not an adapter.')
   const tensors: TensorMap = new Map()
+  const read = new Map<string, HostTensor>()
   let total = 0
   for (const [name, value] of root) {
     if (typeof name !== 'string' || !isTensor(value))
       throw new Error(
         `The torch file holds something else than named tensors under ${JSON.stringify(String(name))}.`,
       )
+    const { storage, offset, shape, stride } = value
+    const view = [storage.key, storage.type, storage.elements, offset, shape, stride].join('|')
+    const known = read.get(view)
+    if (known) {
+      tensors.set(name, known)
+      continue
+    }
     total += 4 * Math.max(sizeOf(value), spanOf(value))
     if (total > maxResultBytes)
       throw new Error(
         `The torch file would unpack to more than ${formatBytes(maxResultBytes)}: it was refused.`,
       )
-    tensors.set(name, materialise(name, value, storageBytes(value.storage.key)))
+    const tensor = materialise(name, value, storageBytes(value.storage.key))
+    read.set(view, tensor)
+    tensors.set(name, tensor)
   }
   return tensors
 }

@@ -26,19 +26,22 @@ export function mergeHeads(x: tf.Tensor4D): tf.Tensor2D {
 
 /**
  * softmax(scores * scale) over the keys that the mask keeps.
- * scores [B,N,S,T], attention_mask [B,T] (int32 or float32, 0 is masked) -> [B,N,S,T]
+ * scores [B,N,S,T], attention_mask [B,T] or, one row for each query, [B*S,T] (int32 or float32, 0 is masked)
+ * -> [B,N,S,T]
  */
 export function maskedSoftmax(scores: tf.Tensor4D, attention_mask: tf.Tensor2D, scale: number): tf.Tensor4D {
   const [B, N, S, T] = scores.shape
   if (onGpu()) {
-    const uniforms = { scale, perItem: N * S }
+    const queries = attention_mask.shape[0] === B ? 1 : S
+    const uniforms = { scale, perItem: N * S, queries }
     return runRows(softmaxKernel, [scores, attention_mask], uniforms, scores.shape, {
       rows: B * N * S,
       width: T,
     })
   }
   return tf.tidy(() => {
-    const kept = tf.cast(tf.reshape(attention_mask, [B, 1, 1, T]), 'bool')
+    const queries = attention_mask.shape[0] / B
+    const kept = tf.cast(tf.reshape(attention_mask, [B, 1, queries, T]), 'bool')
     return tf.softmax(tf.where<tf.Tensor4D>(kept, tf.mul(scores, scale), masked))
   })
 }
@@ -79,9 +82,9 @@ const swapKernel4: Kernel = { ...swapKernel, name: 'swapMiddle vec4', components
 const softmaxKernel: RowKernel = {
   name: 'maskedSoftmax',
   inputs: ['scores', 'mask'],
-  uniforms: { scale: 'float32', perItem: 'int32' },
+  uniforms: { scale: 'float32', perItem: 'int32', queries: 'int32' },
   code: `
-  let keys = row / uniforms.perItem * width;
+  let keys = (row / uniforms.perItem * uniforms.queries + row % uniforms.queries) * width;
   var most = ${masked};
   for (var t = lane; t < width; t += LANES) {
     if (mask[keys + t] != 0) { most = max(most, scores[start + t] * uniforms.scale); }

@@ -1,7 +1,7 @@
 /** One batch of token ids on the device. Sequences lie one after another: token t of row b is row b·S + t. */
 import * as tf from '@tensorflow/tfjs-core'
 import { assertIds } from '../kernels/embedding.ts'
-import type { RobertaConfig } from '../config.ts'
+import type { RobertaConfig, Targets } from '../config.ts'
 import { maxTokens } from './robertaConfig.ts'
 
 export interface Batch {
@@ -11,7 +11,21 @@ export interface Batch {
   position_ids: tf.Tensor1D // [B·S] int32
   attention_mask: tf.Tensor2D // [B,S] int32, 1 for a token, 0 for padding
   labels: tf.Tensor1D // [B] int32
+  /** What the batch is measured against where that is no class. */
+  targets: DeviceTargets | null
+  /** The one active head that the batch is for; null: all of them. */
+  head: string | null
+  /** Where each row's text begins and how many tokens it has, [B] each, on the host. */
+  first: Int32Array
+  lengths: Int32Array
 }
+
+/** `Targets` on the device; positions stay on the host, where prompts move them. */
+export type DeviceTargets =
+  | { kind: 'multilabel'; labels: tf.Tensor2D } // [B,C]
+  | { kind: 'regression'; labels: tf.Tensor1D } // [B]
+  | { kind: 'masked_lm'; positions: Int32Array; ids: tf.Tensor1D } // [M] each
+  | { kind: 'label_words'; positions: Int32Array; words: tf.Tensor1D } // [B], [C] or [1]
 
 /** Ids and masks in host memory: `input_ids` and `attention_mask` [B·S], `labels` [B]. */
 export interface HostBatch {
@@ -20,6 +34,8 @@ export interface HostBatch {
   input_ids: Int32Array
   attention_mask: Int32Array
   labels: Int32Array
+  targets?: Targets | null
+  head?: string | null
 }
 
 /**
@@ -28,7 +44,7 @@ export interface HostBatch {
  */
 export function uploadBatch(
   config: RobertaConfig,
-  { B, S, input_ids, attention_mask, labels }: HostBatch,
+  { B, S, input_ids, attention_mask, labels, targets = null, head = null }: HostBatch,
 ): Batch {
   assertIds(input_ids, config.vocab_size)
   const position_ids = positionIds(input_ids, B, S, config.pad_token_id)
@@ -44,6 +60,50 @@ export function uploadBatch(
     position_ids: tf.tensor1d(position_ids, 'int32'),
     attention_mask: tf.tensor2d(attention_mask, [B, S], 'int32'),
     labels: tf.tensor1d(labels, 'int32'),
+    targets: targets && uploadTargets(config, targets, B, S),
+    head,
+    ...extents(attention_mask, B, S),
+  }
+}
+
+/** Throws when sizes do not fit the batch, or a word or position is outside it. */
+function uploadTargets(config: RobertaConfig, targets: Targets, B: number, S: number): DeviceTargets {
+  const expect = (what: string, found: number, wanted: number) => {
+    if (found !== wanted) throw new Error(`A batch of ${B} rows has ${found} ${what}, but needs ${wanted}.`)
+  }
+  switch (targets.kind) {
+    case 'multilabel': {
+      expect('labels', targets.labels.length, B * targets.num_labels)
+      return { kind: 'multilabel', labels: tf.tensor2d(targets.labels, [B, targets.num_labels]) }
+    }
+    case 'regression':
+      expect('labels', targets.labels.length, B)
+      return { kind: 'regression', labels: tf.tensor1d(targets.labels) }
+    case 'masked_lm':
+      expect('hidden words', targets.ids.length, targets.positions.length)
+      if (targets.ids.length === 0)
+        throw new Error('A batch for the masked-LM head hides no word; draw its mask again.')
+      assertIds(targets.ids, config.vocab_size)
+      assertIds(targets.positions, B * S, 'position')
+      return { ...targets, ids: tf.tensor1d(targets.ids, 'int32') }
+    case 'label_words':
+      expect('mask positions', targets.positions.length, B)
+      assertIds(targets.words, config.vocab_size)
+      assertIds(targets.positions, B * S, 'position')
+      return { ...targets, words: tf.tensor1d(targets.words, 'int32') }
+  }
+}
+
+/** Index of the first token and number of tokens of each row. */
+function extents(
+  attention_mask: Int32Array,
+  B: number,
+  S: number,
+): { first: Int32Array; lengths: Int32Array } {
+  const rows = Array.from({ length: B }, (_, b) => attention_mask.subarray(b * S, (b + 1) * S))
+  return {
+    first: Int32Array.from(rows, (row) => Math.max(row.indexOf(1), 0)),
+    lengths: Int32Array.from(rows, (row) => row.reduce((sum, one) => sum + one, 0)),
   }
 }
 
@@ -59,6 +119,7 @@ export function positionIds(input_ids: Int32Array, B: number, S: number, pad_tok
 }
 
 /** Frees a batch. */
-export function disposeBatch({ input_ids, position_ids, attention_mask, labels }: Batch): void {
+export function disposeBatch({ input_ids, position_ids, attention_mask, labels, targets }: Batch): void {
   tf.dispose([input_ids, position_ids, attention_mask, labels])
+  tf.dispose(Object.values(targets ?? {}).filter((value) => value instanceof tf.Tensor))
 }

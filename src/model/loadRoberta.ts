@@ -5,7 +5,9 @@
 import * as tf from '@tensorflow/tfjs-core'
 import type { RobertaConfig } from '../config.ts'
 import { uploadTensor, uploadTensorInChunks } from '../kernels/backend.ts'
-import type { LayerNorm, Layer, Linear, Roberta } from './roberta.ts'
+import type { Matrix } from './ops.ts'
+import { assemble, type Roberta } from './roberta.ts'
+import { constant, type Var } from './tape.ts'
 
 /** A file of tensors that are read on demand, as float32. */
 export interface WeightSource {
@@ -46,26 +48,38 @@ export async function loadRoberta(
     if (found.join() !== shape.join())
       throw new Error(`The tensor ${key} is [${found}], but config.json calls for [${shape}].`)
   }
+  for (const [key, shape] of poolerShapes(config))
+    if (files.has(key) && source.shape(files.get(key)!).join() === shape.join()) wanted.set(key, shape)
   const loaded: tf.Tensor[] = []
-  const load = async (key: string): Promise<tf.Tensor> => {
-    const name = files.get(key)!
-    const tensor = uploadTensor(await source.read(name), wanted.get(key)!)
-    loaded.push(tensor)
-    return tensor
-  }
   try {
-    const words = await loadTable(
+    const table = files.get('embeddings.word_embeddings.weight')!
+    const words = await loadTable(config, source, table, maxBytes, loaded)
+    wanted.delete('embeddings.word_embeddings.weight')
+    const vars = new Map<string, Var>()
+    for (const [key, shape] of wanted) {
+      const tensor = uploadTensor(await source.read(files.get(key)!), shape)
+      loaded.push(tensor)
+      vars.set(`roberta.${key}`, constant(tensor))
+    }
+    const tree = assemble(
       config,
-      source,
-      files.get('embeddings.word_embeddings.weight')!,
-      maxBytes,
-      loaded,
+      words,
+      (key) => vars.has(key),
+      (key) => vars.get(key)!,
     )
-    return { roberta: await assemble(config, load, words), notes: describe(files, wanted) }
+    const used = new Set(['embeddings.word_embeddings.weight', ...wanted.keys()])
+    return { roberta: { config, vars, ...tree }, notes: describe(files, used) }
   } catch (error) {
     tf.dispose(loaded)
     throw error
   }
+}
+
+function poolerShapes({ hidden_size: H }: RobertaConfig): [string, number[]][] {
+  return [
+    ['pooler.dense.weight', [H, H]],
+    ['pooler.dense.bias', [H]],
+  ]
 }
 
 /** Key and shape of every tensor of `RobertaModel` without its pooler; keys have no `roberta.` prefix. */
@@ -122,10 +136,10 @@ async function loadTable(
   name: string,
   maxBytes: number | null,
   loaded: tf.Tensor[],
-): Promise<tf.Tensor2D[]> {
+): Promise<Matrix[]> {
   const { vocab_size: V, hidden_size: H } = config
   const rows = Math.min(V, maxBytes === null ? V : Math.floor(maxBytes / (4 * H)))
-  const blocks: tf.Tensor2D[] = []
+  const blocks: Matrix[] = []
   const chunks = source.readChunks(name, Math.min(chunkElements, rows * H))[Symbol.asyncIterator]()
   let rest = new Float32Array(0)
   for (let start = 0; start < V; start += rows) {
@@ -142,64 +156,17 @@ async function loadTable(
     }
     const block = (await uploadTensorInChunks([count, H], part())) as tf.Tensor2D
     loaded.push(block)
-    blocks.push(block)
+    blocks.push(constant(block))
   }
   return blocks
 }
 
-async function assemble(
-  config: RobertaConfig,
-  load: (key: string) => Promise<tf.Tensor>,
-  words: tf.Tensor2D[],
-): Promise<Roberta> {
-  const matrix = async (key: string) => (await load(key)) as tf.Tensor2D
-  const pair = async (path: string) => ({
-    weight: await load(`${path}.weight`),
-    bias: (await load(`${path}.bias`)) as tf.Tensor1D,
-  })
-  const linear = async (path: string) => (await pair(path)) as Linear
-  const norm = async (path: string) => (await pair(path)) as LayerNorm
-  const layer: Layer[] = []
-  for (let l = 0; l < config.num_hidden_layers; l++) {
-    const path = `encoder.layer.${l}`
-    const self = `${path}.attention.self`
-    layer.push({
-      attention: {
-        self: {
-          query: await linear(`${self}.query`),
-          key: await linear(`${self}.key`),
-          value: await linear(`${self}.value`),
-        },
-        output: {
-          dense: await linear(`${path}.attention.output.dense`),
-          LayerNorm: await norm(`${path}.attention.output.LayerNorm`),
-        },
-      },
-      intermediate: { dense: await linear(`${path}.intermediate.dense`) },
-      output: {
-        dense: await linear(`${path}.output.dense`),
-        LayerNorm: await norm(`${path}.output.LayerNorm`),
-      },
-    })
-  }
-  return {
-    config,
-    embeddings: {
-      word_embeddings: { weight: words },
-      position_embeddings: { weight: await matrix('embeddings.position_embeddings.weight') },
-      token_type_embeddings: { weight: await matrix('embeddings.token_type_embeddings.weight') },
-      LayerNorm: await norm('embeddings.LayerNorm'),
-    },
-    encoder: { layer },
-  }
-}
-
 /** What the file holds that we do not use, in plain words. */
-function describe(files: Map<string, string>, wanted: Map<string, number[]>): string[] {
+function describe(files: Map<string, string>, wanted: Set<string>): string[] {
   const extra = [...files.keys()].filter((key) => !wanted.has(key))
   const groups: [RegExp, string][] = [
-    [/^pooler\./, 'a pooler, which the classification head does not use'],
-    [/^lm_head\./, 'a masked-language-model head, which classification does not use'],
+    [/^pooler\./, 'a pooler of another shape, which cannot be used'],
+    [/^lm_head\./, 'a masked-language-model head, which only masked-word tasks and prompts use'],
     [/^embeddings\.position_ids$/, 'a position buffer of older versions, which is not needed'],
     [/^classifier\./, 'a classification head of its own; a fresh one is trained instead'],
   ]

@@ -1,109 +1,213 @@
 /**
- * A frozen RoBERTa with one adapter and one head: predict, or loss and gradients of everything trained. The loop walks
- * layers up, then down to the lowest one that holds a trained parameter, and frees activations as it goes.
+ * A base with adapters, fusions and heads on it: predict, or loss and gradients of everything trained. The walk goes
+ * up layer by layer; the tape goes down to the lowest trained parameter and frees activations as it passes them.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import type { AdapterBundle, AdapterConfig, BaseIdentity, HeadConfig, TensorMap } from '../config.ts'
-import { crossEntropy } from '../kernels/crossEntropy.ts'
-import { adaptedLayers, adapterShapes, attach, headShapes, type LayerAdapters } from './adapters.ts'
+import type {
+  AdapterConfig,
+  AdapterSetup,
+  HeadConfig,
+  ModelSetup,
+  RobertaConfig,
+  TensorMap,
+} from '../config.ts'
+import { baseParameters } from '../methods/comparison.ts'
+import { fusionParameters } from '../methods/fusion.ts'
+import type { Parameter } from '../methods/method.ts'
+import { parametersOf } from '../methods/registry.ts'
 import type { Batch } from './batch.ts'
-import { attachHead, backwardHead, forwardHead, type Head } from './head.ts'
-import { backwardLayer, forwardLayer, type SavedLayer } from './layer.ts'
-import { flatten, gather, layOut, viewsOf, type Layout, type Views } from './params.ts'
-import { atLayer, type Noise, type Pass } from './pass.ts'
-import { embed, type Roberta } from './roberta.ts'
+import { headForward, headParameters, lossOf, maskedLMScores, type HeadInput } from './heads/head.ts'
+import { forwardLayer } from './layer.ts'
+import type { Matrix } from './ops.ts'
+import { flatten, gather, isPassedBy, layOut, viewsOf, type Layout, type Views } from './params.ts'
+import { assemble, embed, wordTable, type Roberta, type Weights } from './roberta.ts'
+import { constant, trained, Var } from './tape.ts'
+import { ModelWalk, type Noise } from './walk.ts'
 
 export interface Model {
   roberta: Roberta
-  name: string
-  adapter: AdapterConfig
-  head: HeadConfig
+  setup: ModelSetup
   layout: Layout
-  /** The lowest layer that holds a trained parameter; the number of layers when only the head trains. */
-  lowest: number
-  /** The trained values, arranged for the walk; replaced whole by `setParams`. */
-  current: { views: Views; layers: LayerAdapters[]; head: Head }
+  /** Tensors that stand on the base and do not train: frozen adapters and heads, buffers, unused parts. */
+  frozen: ReadonlyMap<string, Var>
+  /** Everything by key and as the walk uses it; replaced whole by `setParams`. */
+  current: { views: Views; vars: ReadonlyMap<string, Var>; weights: Weights }
 }
 
-/** Adds an adapter and a head with the given tensors (keys as the library's) to a loaded base. */
-export function createModel(
-  roberta: Roberta,
-  name: string,
-  adapter: AdapterConfig,
-  head: HeadConfig,
-  tensors: TensorMap,
-): Model {
-  const { config } = roberta
-  const layout = layOut([...adapterShapes(config, adapter, name), ...headShapes(config, head, name)])
-  const lowest = adaptedLayers(config, adapter)[0] ?? config.num_hidden_layers
-  const flat = tf.tensor1d(flatten(layout, tensors))
-  const model = {
-    roberta,
-    name,
-    adapter,
-    head,
-    layout,
-    lowest,
-    current: arrange(roberta, name, adapter, head, layout, flat),
+/** One adapter with its head, both active and trained, which is what most runs are. */
+export function singleSetup(name: string, adapter: AdapterConfig, head: HeadConfig): ModelSetup {
+  const { architecture } = adapter
+  const none = architecture === 'head' || architecture === 'bitfit' || architecture === 'full'
+  return {
+    adapters: none ? {} : { [name]: adapter },
+    fusions: {},
+    heads: { [name]: head },
+    active: none ? null : name,
+    active_heads: [name],
+    train: {
+      adapters: none ? [] : [name],
+      fusions: [],
+      heads: [name],
+      base: architecture === 'full' ? 'all' : architecture === 'bitfit' ? 'bias' : 'none',
+    },
+    skip_layers: [],
   }
+}
+
+/** Every tensor that a setup puts on the base, and whether it trains. */
+export function setupParameters(
+  config: RobertaConfig,
+  { adapters, fusions, heads, train, skip_layers }: ModelSetup,
+): (Parameter & { trains: boolean })[] {
+  const all: (Parameter & { trains: boolean })[] = []
+  const add = (parameters: Parameter[], trains: boolean) =>
+    all.push(
+      ...parameters.map((one) => ({
+        ...one,
+        trains: trains && !one.role && !isPassedBy(one.key, skip_layers),
+      })),
+    )
+  for (const [name, adapter] of Object.entries(adapters))
+    add(parametersOf(config, adapter, name), train.adapters.includes(name))
+  for (const [key, fusion] of Object.entries(fusions)) {
+    const members = key.split(',').map((name) => adapters[name]!)
+    add(fusionParameters(config, members, key, fusion), train.fusions.includes(key))
+  }
+  for (const [name, head] of Object.entries(heads))
+    add(headParameters(config, head, name), train.heads.includes(name))
+  add(trainedBaseParameters(config, train.base), true)
+  return all
+}
+
+/** The base's own weights that train; the pooler never does. */
+export function trainedBaseParameters(config: RobertaConfig, base: ModelSetup['train']['base']): Parameter[] {
+  if (base === 'none') return []
+  return baseParameters(config).filter(({ key }) => base === 'all' || key.endsWith('.bias'))
+}
+
+/**
+ * Puts `setup` on a loaded base. `tensors` holds every adapter, fusion and head tensor by the library's key, and the
+ * base's own where they train; one of the base's own that does not train stands in for the loaded weight.
+ * Throws when one is missing or has another shape.
+ */
+export function createModel(roberta: Roberta, setup: ModelSetup, tensors: TensorMap): Model {
+  const parameters = setupParameters(roberta.config, setup)
+  const shapes = (some: typeof parameters) => some.map(({ key, shape }): [string, number[]] => [key, shape])
+  const layout = layOut(shapes(parameters.filter(({ trains }) => trains)))
+  if (setup.train.base === 'all' && roberta.embeddings.word_embeddings.weight.length > 1)
+    throw new Error(
+      'The word table is larger than this device lets one program see, so it cannot be trained; train an adapter or biases.',
+    )
+  const resting = layOut(shapes(parameters.filter(({ trains }) => !trains)))
+  const values = flatten(resting, tensors)
+  const start = flatten(layout, tensors)
+  const frozen = new Map(
+    resting.slots.map(({ key, shape, offset, size }): [string, Var] => [
+      key,
+      constant(tf.tensor(values.subarray(offset, offset + size), shape)),
+    ]),
+  )
+  const trains = new Set(layout.slots.map(({ key }) => key))
+  for (const [key, { shape, data }] of tensors)
+    if ((roberta.vars.has(key) || key === wordTable) && !trains.has(key))
+      frozen.set(key, constant(tf.tensor(data, shape)))
+  const flat = tf.tensor1d(start)
+  const model = { roberta, setup, layout, frozen, current: arrange(roberta, layout, frozen, flat) }
   flat.dispose()
   return model
 }
 
 /** Puts new trained values [n] into the model; the old views are freed, `flat` stays the caller's. */
 export function setParams(model: Model, flat: tf.Tensor1D): void {
-  const { roberta, name, adapter, head, layout } = model
-  const next = arrange(roberta, name, adapter, head, layout, flat)
+  const next = arrange(model.roberta, model.layout, model.frozen, flat)
   tf.dispose([...model.current.views.values()])
   model.current = next
 }
 
 function arrange(
   roberta: Roberta,
-  name: string,
-  adapter: AdapterConfig,
-  head: HeadConfig,
   layout: Layout,
+  frozen: Model['frozen'],
   flat: tf.Tensor1D,
 ): Model['current'] {
   const views = viewsOf(layout, flat)
-  return {
-    views,
-    layers: attach(roberta.config, adapter, name, views),
-    head: attachHead(roberta.config, head, name, views),
-  }
+  const vars = new Map<string, Var>(frozen)
+  for (const [key, view] of views) vars.set(key, trained(view))
+  const replaced = [...vars.keys()].some((key) => key === wordTable || roberta.vars.has(key))
+  if (!replaced) return { views, vars, weights: roberta }
+  const words = vars.get(wordTable) as Matrix | undefined
+  const weights = assemble(
+    roberta.config,
+    words ? [words] : roberta.embeddings.word_embeddings.weight,
+    (key) => roberta.vars.has(key),
+    (key) => vars.get(key) ?? roberta.vars.get(key)!,
+  )
+  return { views, vars, weights }
 }
 
-/** Frees the adapter and head; the base stays. */
-export function disposeModel(model: Model): void {
-  tf.dispose([...model.current.views.values()])
+/** Frees everything that stands on the base; the base stays. */
+export function disposeModel({ current, frozen }: Model): void {
+  tf.dispose([...current.views.values()])
+  tf.dispose([...frozen.values()].map(({ tensor }) => tensor))
 }
 
-/** The trained tensors in host memory, with all that makes them usable again. */
-export async function bundleOf(
-  { name, adapter, head, layout, current }: Model,
-  id2label: string[],
-  base: BaseIdentity,
-  max_length: number,
-): Promise<AdapterBundle> {
+/** Everything that stands on the base, trained or not, in host memory by the library's keys. */
+export async function tensorsOf({ current, frozen }: Model): Promise<TensorMap> {
   const tensors: TensorMap = new Map()
-  for (const { key, shape } of layout.slots)
-    tensors.set(key, { shape, data: Float32Array.from(await current.views.get(key)!.data()) })
-  return { name, adapter, head, id2label, tensors, base, max_length }
+  const all = [...current.views, ...[...frozen].map(([key, { tensor }]) => [key, tensor] as const)]
+  for (const [key, tensor] of all)
+    tensors.set(key, { shape: tensor.shape, data: Float32Array.from(await tensor.data()) })
+  return tensors
 }
 
-/** Evaluation mode: logits [B,C] and the last hidden state [B·S,H]. The caller disposes both. */
-export function predict(model: Model, batch: Batch): { logits: tf.Tensor2D; last_hidden_state: tf.Tensor2D } {
-  const pass: Pass = { config: model.roberta.config, batch, noise: null }
+/**
+ * Evaluation mode: logits of each active head and the last hidden state [B·S,H] (under Parallel [k·B·S,H]), all the
+ * caller's. `logits` are the first head's. `without` passes one adapter by.
+ */
+export function predict(
+  model: Model,
+  batch: Batch,
+  without: string | null = null,
+): { logits: tf.Tensor2D; others: tf.Tensor2D[]; last_hidden_state: tf.Tensor2D } {
   return tf.tidy(() => {
-    const { x } = encode(model, pass, Infinity)
-    return { logits: forwardHead(pass, model.current.head, x).logits, last_hidden_state: x }
+    const walk = walkOf(model, batch, null, false, without)
+    const x = encode(walk, model.current.weights, batch)
+    const { heads, active_heads } = model.setup
+    const [logits, ...others] = headInputs(walk, model, x, batch).map((own, i) => {
+      const name = active_heads[i]!
+      return headForward(walk, model.current.weights, heads[name]!, name, own.x, own.batch).tensor
+    })
+    walk.dispose()
+    return { logits: logits!, others, last_hidden_state: x.tensor }
+  })
+}
+
+/** Evaluation mode, masked-LM: loss of each hidden word and whether it was the likeliest guess (0 or 1), [M] each. */
+export function maskedScores(model: Model, batch: Batch): { losses: tf.Tensor1D; hits: tf.Tensor1D } {
+  return tf.tidy(() => {
+    const walk = walkOf(model, batch, null, false)
+    const { weights } = model.current
+    const [input] = headInputs(walk, model, encode(walk, weights, batch), batch)
+    const scores = maskedLMScores(walk, weights, model.setup.active_heads[0]!, input!.x, batch)
+    walk.dispose()
+    return scores
+  })
+}
+
+/** Embeddings and every layer's output [B·S,H], lowest first, in evaluation mode; the caller's. */
+export function hiddenStates(model: Model, batch: Batch): tf.Tensor2D[] {
+  return tf.tidy(() => {
+    const states: tf.Tensor2D[] = []
+    const walk = walkOf(model, batch, null, false)
+    encode(walk, model.current.weights, batch, ({ tensor }) => states.push(tf.clone(tensor)))
+    walk.dispose()
+    return states
   })
 }
 
 /**
- * Mean cross-entropy of a batch and its gradient [n] in the layout's order, both the caller's. `noise` null: no
- * dropout. Throws when a trained tensor gets no gradient; nothing stays on the device then.
+ * Loss of a batch (the sum over active heads) and its gradient [n] in the layout's order, both the caller's. `noise`
+ * null: no dropout. Throws when a trained tensor gets no gradient; nothing stays on the device then.
  */
 export function lossAndGradient(
   model: Model,
@@ -111,61 +215,100 @@ export function lossAndGradient(
   noise: Noise | null,
   label_smoothing: number,
 ): { loss: tf.Scalar; gradient: tf.Tensor1D } {
-  const grads: Views = new Map()
-  try {
-    return tf.tidy(() => {
-      const loss = walk(model, { config: model.roberta.config, batch, noise }, label_smoothing, grads)
-      return { loss, gradient: gather(model.layout, grads) }
-    })
-  } finally {
-    tf.dispose([...grads.values()])
-  }
-}
-
-/** Up through all layers and down to the lowest trained one; gradients are kept in `grads`. */
-function walk(model: Model, pass: Pass, label_smoothing: number, grads: Views): tf.Scalar {
-  const { roberta, current, lowest } = model
-  const L = roberta.config.num_hidden_layers
-  const { x, saved } = encode(model, pass, lowest)
-  const top = atLayer(pass, L)
-  const { logits, saved: savedHead } = forwardHead(top, current.head, x)
-  const { loss, dLogits } = crossEntropy(logits, pass.batch.labels, label_smoothing)
-  let dX = backwardHead(top, current.head, dLogits, savedHead, lowest < L, grads)
-  tf.dispose([x, logits, dLogits, savedHead.dropped, savedHead.pre])
-
-  for (let l = L - 1; dX && l >= lowest; l--) {
-    const weights = roberta.encoder.layer[l]!
-    const needInput = l > lowest
-    const below: tf.Tensor2D | undefined = backwardLayer(
-      atLayer(pass, l),
-      weights,
-      dX,
-      saved[l]!,
-      current.layers[l]!,
-      needInput,
-      grads,
-    )
-    tf.dispose(saved[l]!)
-    dX.dispose()
-    dX = below
-  }
-  return loss
-}
-
-/** Embeddings and all layers; activations of the layers from `keepFrom` up are kept for the way down. */
-function encode(
-  model: Model,
-  pass: Pass,
-  keepFrom: number,
-): { x: tf.Tensor2D; saved: Record<number, SavedLayer> } {
-  const { roberta, current } = model
-  const saved: Record<number, SavedLayer> = {}
-  let x = embed(pass, roberta)
-  roberta.encoder.layer.forEach((weights, l) => {
-    const next = forwardLayer(atLayer(pass, l), weights, x, current.layers[l]!)
-    if (l >= keepFrom) saved[l] = next.saved
-    else tf.dispose(next.saved)
-    x = next.x
+  return tf.tidy(() => {
+    const walk = walkOf(model, batch, noise, true)
+    let grads: ReadonlyMap<Var, tf.Tensor> = new Map()
+    try {
+      const x = encode(walk, model.current.weights, batch)
+      const { setup, current } = model
+      const inputs = headInputs(walk, model, x, batch)
+      const { loss, seeds } = lossOf(walk, current.weights, setup, inputs, batch, label_smoothing)
+      walk.tape.release(x)
+      grads = walk.tape.backward(seeds)
+      const named: Views = new Map()
+      for (const { key } of model.layout.slots) {
+        const grad = grads.get(model.current.vars.get(key)!)
+        if (grad) named.set(key, grad)
+      }
+      return { loss, gradient: gather(model.layout, named, model.setup.skip_layers) }
+    } finally {
+      tf.dispose([...grads.values()])
+      walk.dispose()
+    }
   })
-  return { x, saved }
+}
+
+function walkOf(
+  { roberta, setup, current }: Model,
+  batch: Batch,
+  noise: Noise | null,
+  learns: boolean,
+  without: string | null = null,
+): ModelWalk {
+  return new ModelWalk(roberta.config, { setup, vars: current.vars }, batch, noise, learns, without)
+}
+
+/** Embeddings and all layers: [B·S,H]. */
+function encode(
+  walk: ModelWalk,
+  weights: Weights,
+  batch: Batch,
+  onState: (x: Matrix) => void = () => {},
+): Matrix {
+  const { tape } = walk
+  let x = embedded(walk, weights, batch)
+  onState(x)
+  weights.encoder.layer.forEach((layer, l) => {
+    walk.layer = l
+    const next = tape.scope(() => forwardLayer(walk, layer, x))
+    tape.release(x)
+    x = next
+    onState(x)
+  })
+  return x
+}
+
+/** The embedded batch, once for each adapter that runs in parallel, with what methods put around it. */
+function embedded(walk: ModelWalk, weights: Weights, batch: Batch): Matrix {
+  const { ops, tape, replicas } = walk
+  const [x] = tape.scope(() => {
+    const once = embed(ops, walk.base, weights, batch)
+    const all = ops.concat(new Array<Matrix>(replicas).fill(once), 0)
+    const changed = walk.place('embeddings')?.(walk, all) ?? all
+    return [changed, new Var(walk.attention_mask, false, false)]
+  })
+  return x as Matrix
+}
+
+/**
+ * What each active head reads: the last hidden state, or, under Parallel and BatchSplit with a head for each part, its
+ * own part of the batch.
+ */
+function headInputs(walk: ModelWalk, { setup, roberta }: Model, x: Matrix, batch: Batch): HeadInput[] {
+  const { active, active_heads } = setup
+  walk.layer = roberta.config.num_hidden_layers
+  const k = active_heads.length
+  if (k > 1 && walk.replicas === k)
+    return active_heads.map((_, i) => ({ x: rowsOf(walk, x, i * batch.B, batch.B), batch }))
+  const last = outermost(active)
+  if (k < 2 || last?.type !== 'BatchSplit' || last.batch_sizes.length !== k)
+    return active_heads.map(() => ({ x, batch }))
+  let start = 0
+  return last.batch_sizes.map((B) => {
+    const part = { ...batch, B, labels: tf.slice(batch.labels, start, B) }
+    const input = { x: rowsOf(walk, x, start, B), batch: part }
+    start += B
+    return input
+  })
+}
+
+/** The hidden states of `count` rows of the batch from `start`. */
+function rowsOf({ ops, S }: ModelWalk, x: Matrix, start: number, count: number): Matrix {
+  return ops.slice(x, 0, start * S, count * S)
+}
+
+/** The block that ends a setup: the last one of a Stack. */
+function outermost(setup: AdapterSetup | null): Exclude<AdapterSetup, string> | null {
+  if (setup === null || typeof setup === 'string') return null
+  return setup.type === 'Stack' ? outermost(setup.children.at(-1) ?? null) : setup
 }

@@ -3,7 +3,8 @@
  * first, so that the optimiser needs a single number to know them. Also the library's counts and summary table.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import type { AdapterConfig, HeadConfig, RobertaConfig, TensorMap } from '../config.ts'
+import type { ModelSetup, RobertaConfig, TensorMap } from '../config.ts'
+import { namesIn } from '../methods/composition.ts'
 
 /** Where one tensor lies in the flat vector. */
 export interface Slot {
@@ -33,9 +34,18 @@ export interface SummaryRow {
   train: boolean
 }
 
-const neverDecayed = [/bias/, /layernorm/, /rmsnorm/, /(?:^|\.)norm(?:$|\.)/, /_norm(?:$|\.)/]
+const neverDecayed = [
+  /bias/,
+  /layernorm/,
+  /rmsnorm/,
+  /(?:^|\.)norm(?:$|\.)/,
+  /_norm(?:$|\.)/,
+  // Known to the library as LayerNorm modules: a bottleneck's own norms and a masked-LM head's.
+  /\.adapter_norm_(?:before|after)\./,
+  /^heads\.[^.]+\.2\.weight$/,
+]
 
-/** transformers `Trainer.get_decay_parameter_names`: all but biases and norms. */
+/** transformers `Trainer.get_decay_parameter_names`: all but biases and what stands in a LayerNorm. */
 export function isDecayed(key: string): boolean {
   const name = key.toLowerCase()
   return !neverDecayed.some((pattern) => pattern.test(name))
@@ -88,15 +98,33 @@ export function viewsOf(layout: Layout, flat: tf.Tensor1D): Views {
   )
 }
 
-/** Gradients by key -> one vector [n] in the layout's order. Throws when a trained tensor got none. */
-export function gather(layout: Layout, grads: Views): tf.Tensor1D {
+const inLayer =
+  /^roberta\.encoder\.layer\.(\d+)\..*\.(adapters|adapter_fusion_layer|loras|prefix_gates|refts)\./
+
+/** The layer that an adapter's tensor stands in and is passed by with; null for any other tensor. */
+export function layerPassedBy(key: string): number | null {
+  const layer = inLayer.exec(key)?.[1]
+  return layer === undefined ? null : Number(layer)
+}
+
+/** Whether an adapter's tensor stands in a layer whose adapters are passed by. */
+export function isPassedBy(key: string, skip_layers: number[]): boolean {
+  const layer = layerPassedBy(key)
+  return layer !== null && skip_layers.includes(layer)
+}
+
+/**
+ * Gradients by key -> one vector [n] in the layout's order. Throws when a trained tensor got none, unless its layer is
+ * passed by in this step: then it is zero.
+ */
+export function gather(layout: Layout, grads: Views, skip_layers: number[]): tf.Tensor1D {
   return tf.tidy(() =>
     tf.concat1d(
-      layout.slots.map(({ key }) => {
+      layout.slots.map(({ key, size }) => {
         const grad = grads.get(key)
-        if (!grad)
-          throw new Error(`No gradient reached ${key}: the adapter is not in the path of the prediction.`)
-        return tf.reshape(grad, [-1]) as tf.Tensor1D
+        if (grad) return tf.reshape(grad, [-1]) as tf.Tensor1D
+        if (isPassedBy(key, skip_layers)) return tf.zeros<tf.Rank.R1>([size])
+        throw new Error(`No gradient reached ${key}: the adapter is not in the path of the prediction.`)
       }),
     ),
   )
@@ -110,38 +138,62 @@ export function countBase(config: RobertaConfig): number {
   return embeddings + config.num_hidden_layers * layer + H * H + H
 }
 
-const architectures: Record<AdapterConfig['method'], string> = {
-  seq_bn: 'bottleneck',
-  lora: 'lora',
-  head: 'head',
-}
-
-/** The library's summary, and a last row for the head, which the library trains but never lists. */
+/**
+ * The library's summary, and a last row for each head, which the library trains but never lists. `count` says how many
+ * parameters stand under an adapter's, fusion's or head's name.
+ */
 export function adapterSummary(
   config: RobertaConfig,
-  adapter: AdapterConfig,
-  head: HeadConfig,
-  adapterParams: number,
-  headParams: number,
-  name: string,
+  setup: ModelSetup,
+  count: { adapters: Record<string, number>; heads: Record<string, number>; fusions: number },
 ): SummaryRow[] {
-  const full = countBase(config)
+  const { train } = setup
+  const full = countBase(config) + count.fusions
+  const active = new Set(namesIn(setup.active))
   const row = (
     name: string,
     architecture: string,
     params: number,
     active: boolean | null,
     train: boolean,
-  ) => ({
-    name,
-    architecture,
-    params,
-    percent: (params / full) * 100,
-    active,
-    train,
+  ): SummaryRow => ({ name, architecture, params, percent: (params / full) * 100, active, train })
+  return [
+    ...Object.entries(setup.adapters).map(([name, adapter]) =>
+      row(
+        name,
+        adapter.architecture ?? 'bottleneck',
+        count.adapters[name]!,
+        active.has(name),
+        train.adapters.includes(name),
+      ),
+    ),
+    row('Full model', '', full, null, train.base === 'all'),
+    ...Object.entries(setup.heads).map(([name, { head_type }]) =>
+      row(
+        `${name} (head)`,
+        head_type,
+        count.heads[name]!,
+        setup.active_heads.includes(name),
+        train.heads.includes(name),
+      ),
+    ),
+  ]
+}
+
+/** The summary as the library prints it, 80 characters wide; rows of heads stand below the full model. */
+export function summaryText(rows: SummaryRow[]): string {
+  const line = (cells: string[]) =>
+    cells
+      .map((cell, i) => (i < 2 ? cell.padEnd([25, 15][i]!) : cell.padStart([12, 12, 8, 8][i - 2]!)))
+      .join('')
+      .trimEnd()
+  const yes = (value: boolean | null) => (value === null ? '' : String(Number(value)))
+  const body = rows.map(({ name, architecture, params, percent, active, train }) => {
+    const numbers = [params.toLocaleString('en-US'), percent.toFixed(3), yes(active), yes(train)]
+    return line([name, architecture, ...numbers])
   })
-  const rows = [row('Full model', '', full, null, false)]
-  if (adapter.method !== 'head')
-    rows.unshift(row(name, architectures[adapter.method], adapterParams, true, true))
-  return [...rows, row(`${name} (head)`, head.head_type, headParams, true, true)]
+  const full = rows.findIndex(({ active }) => active === null)
+  body.splice(full, 0, '-'.repeat(80))
+  const head = line(['Name', 'Architecture', '#Param', '%Param', 'Active', 'Train'])
+  return ['='.repeat(80), head, '-'.repeat(80), ...body, '='.repeat(80)].join('\n')
 }

@@ -4,18 +4,13 @@
  * paths that are known to give silently wrong numbers.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import {
-  classificationHead,
-  loraDefaults,
-  seqBnDefaults,
-  type AdapterConfig,
-  type LoRAConfig,
-  type TensorMap,
-} from '../config.ts'
+import { classificationHead, type AdapterConfig, type TensorMap } from '../config.ts'
 import { checkTraps } from '../kernels/traps.ts'
+import { seqBn } from '../methods/bottleneck.ts'
+import { loraConfig } from '../methods/lora.ts'
 import { disposeBatch, uploadBatch } from './batch.ts'
 import { loadRoberta, type WeightSource } from './loadRoberta.ts'
-import { createModel, disposeModel, lossAndGradient, predict, type Model } from './model.ts'
+import { createModel, disposeModel, lossAndGradient, predict, singleSetup, type Model } from './model.ts'
 import { unflatten } from './params.ts'
 import { disposeRoberta, type Roberta } from './roberta.ts'
 import { parseRobertaConfig } from './robertaConfig.ts'
@@ -53,7 +48,7 @@ async function runChecks(): Promise<SelfTestReport['checks']> {
 
 async function checkCase(roberta: Roberta, one: Case): Promise<SelfTestReport['checks']> {
   const tensors = hostTensors(one.tensors)
-  const model = createModel(roberta, 't', adapterOf(one.method), classificationHead(3), tensors)
+  const model = createModel(roberta, singleSetup('t', adapterOf(one.method), classificationHead(3)), tensors)
   const [B, S] = [stored.input_ids.length, stored.input_ids[0]!.length]
   const input_ids = Int32Array.from(stored.input_ids.flat())
   const batch = uploadBatch(roberta.config, {
@@ -77,13 +72,9 @@ async function checkCase(roberta: Roberta, one: Case): Promise<SelfTestReport['c
 }
 
 function adapterOf(method: string): AdapterConfig {
-  if (method === 'seq_bn') return { ...seqBnDefaults, reduction_factor: 2 }
-  const everywhere: Partial<LoRAConfig> = {
-    attn_matrices: ['q', 'k', 'v'],
-    intermediate_lora: true,
-    output_lora: true,
-  }
-  return { ...loraDefaults, ...everywhere, r: 2, alpha: 4 }
+  if (method === 'seq_bn') return { ...seqBn, reduction_factor: 2 }
+  const everywhere = { attn_matrices: ['q', 'k', 'v'], intermediate_lora: true, output_lora: true } as const
+  return { ...loraConfig, ...everywhere, attn_matrices: [...everywhere.attn_matrices], r: 2, alpha: 4 }
 }
 
 /** The largest difference of any gradient, relative to the largest value in its tensor. */

@@ -3,7 +3,7 @@
  * `EarlyStoppingCallback`).
  */
 import * as tf from '@tensorflow/tfjs-core'
-import type { TrainingArguments } from '../config.ts'
+import type { TrainingArguments } from '../trainingArguments.ts'
 import type { Metrics } from './metrics.ts'
 
 export class Best {
@@ -18,7 +18,9 @@ export class Best {
 
   /** Takes the weights of `step` if `metrics` are better; tells whether they are. */
   async offer(metrics: Metrics, weights: tf.Tensor1D, step: number): Promise<boolean> {
-    const value = metrics[this.args.metric_for_best_model]
+    const chosen = metrics[this.args.metric_for_best_model]
+    // Numbers and hidden words have no F1: their loss chooses, upside down.
+    const value = Number.isNaN(chosen) && this.args.metric_for_best_model !== 'loss' ? -metrics.loss : chosen
     this.waited = this.#beats(value, this.args.early_stopping_threshold) ? 0 : this.waited + 1
     if (!this.#beats(value, 0)) return false
     Object.assign(this, { flat: await readVector(weights), step, value })

@@ -8,7 +8,10 @@ export interface ClassMetrics {
   support: number
 }
 
-/** Everything the page says of one evaluated split. */
+/**
+ * Everything the page says of one evaluated split. Of several labels a text, `per_class` is per label; of numbers,
+ * `loss` is the mean squared error; of hidden words, `rows` are words. What a task has no such metric for is NaN.
+ */
 export interface Metrics {
   rows: number
   /** Mean cross-entropy over rows. */
@@ -21,6 +24,12 @@ export interface Metrics {
   per_class: ClassMetrics[]
   /** `confusion[label][predicted]`, in rows. */
   confusion: number[][]
+  /** Of numbers: mean absolute error, and correlations (null where one side has one value only). */
+  mae?: number
+  pearson?: number | null
+  spearman?: number | null
+  /** Of hidden words: e to the power of the loss. */
+  perplexity?: number
 }
 
 /** Metrics of `predicted` against `labels` (class indices below `num_labels`), with the rows' mean loss. */

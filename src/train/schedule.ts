@@ -1,5 +1,5 @@
 /** How many steps a run takes and the learning rate of each (transformers `Trainer`, `get_linear_schedule_with_warmup`). */
-import type { TrainingArguments } from '../config.ts'
+import type { TrainingArguments } from '../trainingArguments.ts'
 
 export interface Plan {
   /** Optimiser steps to one epoch. */

@@ -4,13 +4,18 @@
  * Everything follows from the arguments and the seed: a run resumed from a checkpoint goes on as if never cut off.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import type { TensorMap, TrainingArguments } from '../config.ts'
-import { trainBatches, type Batch, type Encoded } from '../data/batches.ts'
+import type { AdapterDrop, TensorMap } from '../config.ts'
+import type { TrainingArguments } from '../trainingArguments.ts'
+import type { Batch, Encoded } from '../data/batches.ts'
+import { epochBatches } from '../data/masking.ts'
 import { adamwState, type AdamWState } from '../kernels/adamw.ts'
+import { skippedLayers } from '../methods/adapterDrop.ts'
 import { setParams, type Model } from '../model/model.ts'
 import { Best, readVector } from './best.ts'
 import { evaluate } from './evaluate.ts'
 import type { Metrics } from './metrics.ts'
+import { missing, type Missed } from './adamwByLayer.ts'
+import { startInPath, updateInPath, type InPath } from './inPath.ts'
 import { Readings, type StepReading } from './readings.ts'
 import { learningRate, plan } from './schedule.ts'
 import { optimiserStep } from './step.ts'
@@ -41,7 +46,8 @@ export interface Checkpoint {
 }
 
 /** `tick` ends every optimiser step; the other events come before the tick of the step that brought them. */
-export type TrainEvent = { type: 'tick'; step: number; total: number } | StepReading | Evaluation | Checkpoint
+export type TrainEvent =
+  { type: 'tick'; step: number; total: number } | StepReading | Evaluation | Checkpoint | InPath
 
 /** `checkpoint` is answered at once; `stop` finishes the run with the best weights so far. */
 export type Wish = 'checkpoint' | 'stop' | undefined
@@ -66,6 +72,7 @@ export async function* train(
   data: TrainData,
   args: TrainingArguments,
   resume: Omit<Checkpoint, 'type' | 'asked'> | null = null,
+  drop: AdapterDrop | null = null,
 ): AsyncGenerator<TrainEvent, TrainResult, Wish> {
   const schedule = plan(args, data.train.labels.length)
   const { stepsPerEpoch, total } = schedule
@@ -75,14 +82,18 @@ export async function* train(
   const { best } = start
   let { state } = start
   let ending = best.exhausted ? earlyStop(args, best, state.step) : null
+  let paths: InPath[] | null = null
 
   try {
     for (const { batches, epoch } of stepsFrom(data.train, args, model, schedule, state.step)) {
       if (ending) break
+      if (!paths) yield* (paths = await startInPath(model, batches[0]!))
       readings.startWatch()
       const learning_rate = learningRate(args, schedule, state.step)
       const call = state.step * args.gradient_accumulation_steps
-      const { state: next, ...scalars } = optimiserStep(model, state, batches, args, learning_rate, call)
+      const { state: next, ...scalars } = atDepth(model, drop, args.seed, state.step, (missed) =>
+        optimiserStep(model, state, batches, args, learning_rate, call, missed),
+      )
       state = next
       const { step } = state
       const last = step === total
@@ -95,16 +106,12 @@ export async function* train(
       readings.stopWatch()
 
       if (evaluateNow) {
-        const { metrics } = await evaluate(model, data.validation, args.per_device_eval_batch_size)
-        yield { type: 'evaluation', step, epoch, metrics, best: await best.offer(metrics, state.p, step) }
+        yield* evaluation(model, data.validation, args, { state, best, epoch })
+        yield* await updateInPath(model, batches[0]!, paths)
         yield await checkpoint(state, best, false)
         if (best.exhausted) ending = earlyStop(args, best, step)
       }
-      let wish = yield { type: 'tick', step, total }
-      while (wish === 'checkpoint') {
-        yield* await readings.drain()
-        wish = yield await checkpoint(state, best, true)
-      }
+      const wish = yield* tick(state, best, readings, total)
       if (wish === 'stop')
         ending = { reason: 'stopped', note: `Stopped by hand after step ${step} of ${total}.` }
       if (ending) break
@@ -121,6 +128,52 @@ export async function* train(
   }
 }
 
+/** Ends an optimiser step and answers wishes for checkpoints until there are no more; returns the last wish. */
+async function* tick(
+  state: AdamWState,
+  best: Best,
+  readings: Readings,
+  total: number,
+): AsyncGenerator<TrainEvent, Wish, Wish> {
+  let wish = yield { type: 'tick', step: state.step, total }
+  while (wish === 'checkpoint') {
+    yield* await readings.drain()
+    wish = yield await checkpoint(state, best, true)
+  }
+  return wish
+}
+
+/** Judges the present weights and keeps them when they are the best so far. */
+async function* evaluation(
+  model: Model,
+  validation: Encoded,
+  args: TrainingArguments,
+  { state, best, epoch }: { state: AdamWState; best: Best; epoch: number },
+): AsyncGenerator<Evaluation, void> {
+  const { metrics } = await evaluate(model, validation, args.per_device_eval_batch_size)
+  const { step, p } = state
+  yield { type: 'evaluation', step, epoch, metrics, best: await best.offer(metrics, p, step) }
+}
+
+/** Does a step's work with the layers passed by that AdapterDrop draws for it, and what they have missed before. */
+function atDepth<T>(
+  model: Model,
+  drop: AdapterDrop | null,
+  seed: number,
+  step: number,
+  work: (missed: Missed | null) => T,
+): T {
+  if (drop?.mode !== 'random') return work(null)
+  const { setup } = model
+  const before = Array.from({ length: step }, (_, earlier) => skippedLayers(drop, seed, earlier))
+  model.setup = { ...setup, skip_layers: skippedLayers(drop, seed, step) }
+  try {
+    return work(before.reduce<Missed>(missing, new Map()))
+  } finally {
+    model.setup = setup
+  }
+}
+
 /** Micro-batches of each optimiser step from step `from` on, with the epochs that will be done after it. */
 function* stepsFrom(
   encoded: Encoded,
@@ -133,7 +186,7 @@ function* stepsFrom(
   for (let step = from, batches: Batch[] = []; step < total; step++) {
     const within = step % stepsPerEpoch
     if (within === 0 || step === from)
-      batches = trainBatches(encoded, {
+      batches = epochBatches(encoded, {
         batch_size: args.per_device_train_batch_size,
         seed: args.seed,
         epoch: Math.floor(step / stepsPerEpoch),

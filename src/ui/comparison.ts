@@ -1,7 +1,11 @@
 /** Two kept runs side by side: the settings that differ, the metrics, and curves on one common axis. */
+import type { AdapterConfig } from '../config.ts'
+import { childConfigs } from '../methods/registry.ts'
+import { formatSetup } from '../methods/setupText.ts'
 import { bytes, count, fixed } from './format.ts'
 import type { Column, ColumnName } from './history.ts'
 import { historyOf, type RunRecord } from './library.svelte.ts'
+import { methodLabel, methodText } from './presets.ts'
 
 export interface Difference {
   name: string
@@ -17,11 +21,23 @@ function say(value: unknown): string {
 }
 
 /** Every setting of a run by name. */
-function settingsOf({ adapter, args, base, data, id2label, device }: RunRecord): Map<string, string> {
+function settingsOf(run: RunRecord): Map<string, string> {
+  const { adapter, head, assembly, adapter_drop, args, base, data, id2label, device } = run
   const split = data?.split
+  const parts = childConfigs(adapter)
+  const fieldsOf = (config: AdapterConfig): [string, unknown][] =>
+    Object.entries(config).map(([key, value]): [string, unknown] => [
+      parts.length > 1 ? `${methodLabel(config)}: ${key}` : key,
+      value,
+    ])
   const entries: [string, unknown][] = [
     ['base model', base?.name],
-    ...Object.entries(adapter),
+    ['method', methodText(adapter)],
+    ...parts.flatMap(fieldsOf),
+    ...Object.entries(head ?? {}).map(([key, value]): [string, unknown] => [`head: ${key}`, value]),
+    ['active adapters', assembly ? formatSetup(assembly.active) : null],
+    ['skip_layers', assembly?.skip_layers ?? []],
+    ['adapter_drop', adapter_drop],
     ...Object.entries(args ?? {}),
     ['data', data?.names],
     ...(split && typeof split === 'object'

@@ -1,17 +1,15 @@
 /** A run as the page draws it, and how the worker's events about it change that. */
-import type { AdapterMethod } from '../config.ts'
 import type { Judged, Metrics, RunEvent } from '../protocol.ts'
 import { History } from './history.ts'
 
 export type EventOf<T extends RunEvent['type']> = Extract<RunEvent, { type: T }>
 
 /** Events that belong to one run. */
-export type AboutRun = EventOf<'started' | 'state' | 'tick' | 'step' | 'evaluation' | 'done'>
+export type AboutRun = EventOf<'started' | 'state' | 'tick' | 'step' | 'inPath' | 'evaluation' | 'done'>
 
 export interface Run {
   runId: string
   name: string
-  method: AdapterMethod
   total_steps: number
   id2label: string[]
   /** `kept`: opened from the library; `broken`: an error ended it; else how a run of this session ended. */
@@ -29,21 +27,17 @@ export interface Run {
   /** The newest step and evaluation; like `step`, changed in place, read together with `Session.frame`. */
   latest: EventOf<'step'> | null
   validation: Metrics | null
+  /** The newest word on whether each trained adapter is in the path. */
+  inPath: EventOf<'inPath'>[]
 }
 
 /** A run at its first event. `earlier` is what is shown now: a run that goes on keeps its curves up to that step. */
-export function begin(
-  event: EventOf<'started'>,
-  method: AdapterMethod,
-  slow: boolean,
-  earlier: Run | null,
-): Run {
+export function begin(event: EventOf<'started'>, slow: boolean, earlier: Run | null): Run {
   const again = earlier?.runId === event.runId ? earlier.history : null
   again?.truncateAfter(event.step)
   return {
     runId: event.runId,
     name: event.name,
-    method,
     total_steps: event.total_steps,
     id2label: event.id2label,
     state: 'running',
@@ -57,6 +51,7 @@ export function begin(
     history: again ?? new History(event.id2label.length),
     latest: null,
     validation: null,
+    inPath: [],
   }
 }
 
@@ -73,6 +68,8 @@ export function after(run: Run, event: Exclude<AboutRun, { type: 'started' }>): 
       run.history.addStep(event)
       run.latest = event
       return run
+    case 'inPath':
+      return { ...run, inPath: [...run.inPath.filter(({ name }) => name !== event.name), event] }
     case 'evaluation': {
       if (event.split !== 'validation') return run
       const { step, epoch, metrics, best } = event

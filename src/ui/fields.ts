@@ -2,8 +2,8 @@
  * What the page says about each field of TrainingArguments: words first, the library's name beside them, one or two
  * sentences of help, where that comes from, and the values it can take. The form and its checks are one walk each.
  */
-import type { AdapterConfig, AdapterMethod, RobertaConfig, TrainingArguments } from '../config.ts'
-import { adapterProblems } from '../config.ts'
+import type { RobertaConfig } from '../config.ts'
+import type { TrainingArguments } from '../trainingArguments.ts'
 
 type Key = keyof TrainingArguments
 
@@ -273,7 +273,6 @@ export function problemsIn(args: TrainingArguments): string[] {
 
 /** The first thing that keeps these settings from being trained on this model, or null. */
 export function settingsProblem(
-  adapter: AdapterConfig,
   args: TrainingArguments,
   { max_position_embeddings, pad_token_id }: RobertaConfig,
 ): string | null {
@@ -282,34 +281,5 @@ export function settingsProblem(
     args.max_length > readable
       ? [`The longest text (max_length) is ${args.max_length} tokens; this model reads at most ${readable}.`]
       : []
-  return [...adapterProblems(adapter), ...problemsIn(args), ...length][0] ?? null
+  return [...problemsIn(args), ...length][0] ?? null
 }
-
-export interface MethodNote {
-  method: AdapterMethod
-  label: string
-  note: string
-  source: string
-}
-
-/** The choices of method, in plain words. */
-export const methods: MethodNote[] = [
-  {
-    method: 'seq_bn',
-    label: 'Bottleneck adapter (seq_bn)',
-    note: 'A narrow layer after each feed-forward block: down, a bend, up, and added back.',
-    source: 'Pfeiffer et al. 2020',
-  },
-  {
-    method: 'lora',
-    label: 'Low-rank update (lora)',
-    note: 'Adds the product of two thin matrices to chosen weights of the attention.',
-    source: 'Hu et al. 2021',
-  },
-  {
-    method: 'head',
-    label: 'None: the head alone',
-    note: 'The model stays as it is and only the classifier learns. The baseline every adapter must beat.',
-    source: 'the feature-extraction baseline of Houlsby et al. 2019',
-  },
-]

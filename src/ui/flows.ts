@@ -1,7 +1,8 @@
 /** What takes several commands: the sample run, and bringing a kept run back. */
-import { seqBnDefaults, trainingDefaults } from '../config.ts'
+import { trainingDefaults } from '../trainingArguments.ts'
 import type { Command, Mapping, Role, SplitArguments } from '../protocol.ts'
 import { historyOf, isWhole, type RunRecord } from './library.svelte.ts'
+import { loadMethods } from './methods.svelte.ts'
 import { miniRoberta, sampleReviews, sampleSets } from './samples.ts'
 import type { Run } from './currentRun.ts'
 import type { Session } from './session.svelte.ts'
@@ -14,7 +15,10 @@ async function loadBundled(session: Session): Promise<boolean> {
 
 /** One click to a finished run: the bundled model, the sample reviews, a bottleneck adapter with its defaults. */
 export async function trySample(session: Session): Promise<void> {
-  session.adopt(seqBnDefaults, trainingDefaults)
+  const { firstChoices } = await loadMethods()
+  const [first] = firstChoices
+  if (first) session.adopt(first.config, trainingDefaults)
+  session.plan.draft.clear()
   if (!(await loadBundled(session))) return
   if (!(await session.openData(sampleReviews(sampleSets.map(({ name }) => name))))) return
   await session.train('Sample reviews')
@@ -22,13 +26,12 @@ export async function trySample(session: Session): Promise<void> {
 
 /** A kept run as the page draws it. */
 export function runOf(record: RunRecord): Run {
-  const { id, name, adapter, id2label, best_step, test, history } = record
+  const { id, name, id2label, best_step, test, history } = record
   const curves = historyOf(record)
   const last = history.evaluation.findLast(({ split }) => split === 'validation')?.metrics
   return {
     runId: id,
     name,
-    method: adapter.method,
     total_steps: history.step.at(-1)?.step ?? best_step,
     id2label,
     state: 'kept',
@@ -42,6 +45,7 @@ export function runOf(record: RunRecord): Run {
     history: curves,
     latest: null,
     validation: isWhole(last) ? last : null,
+    inPath: [],
   }
 }
 
@@ -75,7 +79,7 @@ export async function openKept(session: Session, record: RunRecord): Promise<boo
   if (session.training) return false
   // An imported adapter brings no record of its training: there is nothing to draw.
   session.show(record.status === 'imported' ? null : runOf(record))
-  return (await loadBaseOf(session, record, 'openRun')) && session.openRun(record.id)
+  return (await loadBaseOf(session, record, 'openRun')) && session.use.openRun(record.id)
 }
 
 /** Opens again the data a run learnt from when it is a bundled sample; other files only their owner can give. */
@@ -124,7 +128,8 @@ export async function resumeKept(session: Session, record: RunRecord, step: numb
 }
 
 /** Takes an adapter's files in and, with a model loaded, puts it to use. */
-export async function importKept(session: Session, files: File[]): Promise<void> {
-  if (!(await session.importAdapter(files)) || !session.model || !session.imported) return
-  await session.openRun(session.imported)
+export async function importKept(session: Session, files: File[], with_head: boolean): Promise<void> {
+  if (!(await session.importAdapter(files, with_head)) || !with_head || !session.model || !session.imported)
+    return
+  await session.use.openRun(session.imported)
 }

@@ -3,8 +3,8 @@
  * commands and applies its events; components read the fields and call the methods, and never see a message.
  * Values that are replaced whole are `$state.raw`; a run's curves are plain columns and `frame` says when to draw.
  */
-import { seqBnDefaults, loraDefaults, trainingDefaults } from '../config.ts'
-import type { AdapterMethod, LoRAConfig, SeqBnConfig } from '../config.ts'
+import { trainingDefaults } from '../trainingArguments.ts'
+import { adapterName } from '../io/adapterKeys.ts'
 import type {
   AdapterConfig,
   BaseIdentity,
@@ -14,7 +14,6 @@ import type {
   DeviceReport,
   Mapping,
   ModelSource,
-  Prediction,
   Role,
   RobertaConfig,
   RunEvent,
@@ -25,9 +24,15 @@ import type {
   TrainingArguments,
 } from '../protocol.ts'
 import { standing, type Alert } from './alert.ts'
-import type { Connect, Connection } from './connect.ts'
+import { blockedReason, nameProblem } from './blocked.ts'
+import type { Connect } from './connect.ts'
 import { after, begin, type AboutRun, type EventOf, type Run } from './currentRun.ts'
-import { settingsProblem } from './fields.ts'
+import { ownName } from './draft.svelte.ts'
+import { Plan, type Made } from './plan.svelte.ts'
+import { headline } from './scores.ts'
+import { knownMethods } from './methods.svelte.ts'
+import { Use } from './use.svelte.ts'
+import { Wire } from './wire.svelte.ts'
 
 export interface SessionOptions {
   connect: Connect
@@ -60,28 +65,20 @@ export class Session {
     seed: 42,
   })
   dataset = $state.raw<DatasetSummary | null>(null)
-  method = $state<AdapterMethod>('seq_bn')
-  seqBn = $state<SeqBnConfig>(structuredClone(seqBnDefaults))
-  lora = $state<LoRAConfig>(structuredClone(loraDefaults))
+  plan = new Plan()
   args = $state<TrainingArguments>({ ...trainingDefaults })
   summary = $state.raw<SummaryRow[]>([])
   run = $state.raw<Run | null>(null)
-  /** The run whose adapter is in the model, for prediction and export. */
-  active = $state.raw<{ runId: string; name: string; id2label: string[] } | null>(null)
-  predictions = $state.raw<{ text: string; prediction: Prediction }[]>([])
+  use = new Use((command, expect) => this.ask(command, expect))
   alerts = $state.raw<Alert[]>([])
   /** The run that an import became, the newest. */
   imported = $state<string | null>(null)
   notice = $state('')
-  /** Commands whose answer has not come yet. */
-  pending = $state.raw<Command['type'][]>([])
   /** Bumped once per drawn frame while numbers come in. */
   frame = $state(0)
 
   #options: SessionOptions
-  #worker: Connection | null = null
-  #waiting: { command: Command['type']; expect: RunEvent['type']; settle: (ok: boolean) => void }[] = []
-  #asked: string[] = []
+  #wire: Wire
   #ids = 0
   #drawing = false
   /** The split or the columns changed and the worker does not know yet. */
@@ -91,11 +88,12 @@ export class Session {
 
   constructor(options: SessionOptions) {
     this.#options = options
+    this.#wire = new Wire(options.connect, (event) => this.apply(event))
   }
 
-  get adapter(): AdapterConfig {
-    if (this.method === 'seq_bn') return $state.snapshot(this.seqBn)
-    return this.method === 'lora' ? $state.snapshot(this.lora) : { method: 'head' }
+  /** Commands whose answer has not come yet. */
+  get pending(): Command['type'][] {
+    return this.#wire.pending
   }
 
   get training(): boolean {
@@ -104,33 +102,13 @@ export class Session {
 
   /** Why Train cannot act, in one sentence; null when it can. */
   get blocked(): string | null {
-    if (this.training) return 'A run is going on.'
-    if (this.pending.includes('train') || this.pending.includes('resumeRun'))
-      return 'The run is being prepared.'
-    if (this.selfTest && !this.selfTest.passed)
-      return 'The self-test of this device failed, so its numbers cannot be trusted.'
-    if (!this.model) return 'Load a model first.'
-    if (this.tables.length === 0) return 'Choose some data first.'
-    if (!this.mapping) return 'Say which columns hold the text and the label.'
-    if (this.pending.includes('mapData')) return 'The data is being checked.'
-    if (!this.dataset) return 'The data cannot be used as it is; the reason stands above.'
-    const error = this.dataset.problems.find((problem) => problem.level === 'error')
-    return error?.message ?? settingsProblem(this.adapter, this.args, this.model.config)
+    return blockedReason(this)
   }
 
   /** Sends `command` and waits for its event: false when it failed, which the alerts then say. */
   ask(command: Command, expect: RunEvent['type']): Promise<boolean> {
-    this.#worker ??= this.#options.connect(
-      (event) => this.apply(event),
-      (message) => this.apply({ type: 'error', command: null, runId: null, message, fatal: true }),
-    )
-    const worker = this.#worker
     this.alerts = standing(this.alerts, command.type)
-    return new Promise((resolve) => {
-      this.#waiting.push({ command: command.type, expect, settle: resolve })
-      this.pending = this.#waiting.map((waiter) => waiter.command)
-      worker.send(command)
-    })
+    return this.#wire.ask(command, expect)
   }
 
   async openDevice(): Promise<boolean> {
@@ -141,7 +119,8 @@ export class Session {
   }
 
   async openModel(source: ModelSource): Promise<boolean> {
-    if (!(await this.openDevice())) return false
+    const [device] = await Promise.all([this.openDevice(), this.plan.load()])
+    if (!device) return false
     const opened = await this.ask({ type: 'openModel', source }, 'model')
     this.download = null
     if (opened) await Promise.all([this.describe(), this.tables.length ? this.mapData() : true])
@@ -188,17 +167,22 @@ export class Session {
   /** Asks for the summary table of what Train would train. */
   async describe(): Promise<boolean> {
     if (!this.model || this.training) return false
+    const problems = knownMethods()?.planProblems(this.plan, this.model.config) ?? []
+    if (problems.length > 0) return ((this.summary = []), false)
     const num_labels = this.dataset?.id2label.length ?? 2
-    return this.ask({ type: 'describe', adapter: this.adapter, num_labels }, 'summary')
+    return this.ask({ type: 'describe', num_labels, ...this.#made(ownName) }, 'summary')
   }
 
   async train(name: string): Promise<boolean> {
     if (this.#mapDue && !(await this.mapData())) return false
     if (this.blocked) return false
+    const clash = nameProblem(this, name)
+    if (clash !== null) return (this.alert(clash, false, 'train'), false)
     const args = $state.snapshot(this.args)
     this.notice = 'Preparing the run.'
     const runId = crypto.randomUUID()
-    return this.ask({ type: 'train', runId, name, adapter: this.adapter, args }, 'started')
+    const made = { ...this.#made(adapterName(name)), name }
+    return this.ask({ type: 'train', runId, args, ...made }, 'started')
   }
 
   /** Shows a kept run's curves and result; its adapter comes into the model with `openRun`. */
@@ -208,9 +192,7 @@ export class Session {
 
   /** Puts a run's settings into the form. */
   adopt(adapter: AdapterConfig, args: TrainingArguments | null): void {
-    this.method = adapter.method
-    if (adapter.method === 'seq_bn') this.seqBn = { ...adapter }
-    if (adapter.method === 'lora') this.lora = { ...adapter }
+    this.plan.choose(adapter)
     if (args) this.args = { ...args }
     this.redescribe()
   }
@@ -231,25 +213,14 @@ export class Session {
     if (this.training) this.#post({ type })
   }
 
-  openRun(runId: string): Promise<boolean> {
-    return this.ask({ type: 'openRun', runId }, 'opened')
+  importAdapter(files: File[], with_head = true): Promise<boolean> {
+    const runId = crypto.randomUUID()
+    return this.ask({ type: 'importAdapter', runId, files, with_head }, 'imported')
   }
 
-  importAdapter(files: File[]): Promise<boolean> {
-    return this.ask({ type: 'importAdapter', runId: crypto.randomUUID(), files }, 'imported')
-  }
-
-  predict(text: string): Promise<boolean> {
-    this.#asked = [text]
-    return this.ask({ type: 'predict', id: ++this.#ids, texts: [text] }, 'prediction')
-  }
-
-  predictFile(file: File): Promise<boolean> {
-    return this.ask({ type: 'predictFile', file }, 'file')
-  }
-
-  exportRun(runId: string): Promise<boolean> {
-    return this.ask({ type: 'exportRun', runId }, 'file')
+  /** Makes a new kept adapter from others (`average_adapter`). */
+  average(what: Omit<Extract<Command, { type: 'averageAdapters' }>, 'type' | 'runId'>): Promise<boolean> {
+    return this.ask({ type: 'averageAdapters', runId: crypto.randomUUID(), ...what }, 'imported')
   }
 
   alert(message: string, fatal = false, command: Command['type'] | null = null): void {
@@ -264,19 +235,15 @@ export class Session {
   /** Takes one event of the worker in, then lets whoever waits for it go on. */
   apply(event: RunEvent): void {
     this.#take(event)
-    const failed = event.type === 'error'
-    const met = this.#waiting.filter((waiter) =>
-      failed ? event.fatal || waiter.command === event.command : waiter.expect === event.type,
-    )
-    const settled = failed ? met : met.slice(0, 1)
-    if (settled.length === 0) return
-    this.#waiting = this.#waiting.filter((waiter) => !settled.includes(waiter))
-    this.pending = this.#waiting.map((waiter) => waiter.command)
-    for (const waiter of settled) waiter.settle(!failed)
+    this.#wire.settle(event)
+  }
+
+  #made(name: string): Made {
+    return this.plan.made(name, this.mapping?.task)
   }
 
   #post(command: Command): void {
-    this.#worker?.send(command)
+    this.#wire.post(command)
   }
 
   #take(event: RunEvent): void {
@@ -292,8 +259,7 @@ export class Session {
         return
       case 'model':
         this.model = event
-        this.active = null
-        this.predictions = []
+        this.use.activate(null)
         this.notice = `The model ${event.base.name} is loaded.`
         return
       case 'tables':
@@ -309,17 +275,16 @@ export class Session {
         this.summary = event.rows
         return
       case 'opened':
-        this.active = { runId: event.runId, name: event.name, id2label: event.id2label }
-        this.predictions = []
+      case 'assembled':
+      case 'prediction':
+      case 'onnxTried':
+        this.use.take(event)
         return
       case 'imported':
         this.imported = event.runId
-        this.notice = `${event.name} was imported and kept.`
+        this.notice = `${event.name} is kept.`
         for (const note of event.notes) this.alert(note)
         this.#options.onKept()
-        return
-      case 'prediction':
-        this.#takePrediction(event)
         return
       case 'file':
         this.#options.save(event.name, event.mime, event.bytes)
@@ -331,6 +296,7 @@ export class Session {
       case 'state':
       case 'tick':
       case 'step':
+      case 'inPath':
       case 'evaluation':
       case 'done':
         this.#takeRunEvent(event)
@@ -338,11 +304,6 @@ export class Session {
       default:
         event satisfies never
     }
-  }
-
-  #takePrediction(event: EventOf<'prediction'>): void {
-    const pairs = event.predictions.map((prediction, i) => ({ text: this.#asked[i] ?? '', prediction }))
-    this.predictions = [...pairs, ...this.predictions].slice(0, 20)
   }
 
   #takeError(event: EventOf<'error'>): void {
@@ -358,16 +319,15 @@ export class Session {
     this.model = null
     this.tables = []
     this.download = null
-    this.active = null
+    this.use.activate(null)
     this.dataset = null
-    this.#worker?.close()
-    this.#worker = null
+    this.#wire.close()
   }
 
   #takeRunEvent(event: AboutRun): void {
     if (event.type === 'started') {
-      this.run = begin(event, this.method, this.device?.slow ?? false, this.run)
-      this.active = null
+      this.run = begin(event, this.device?.slow ?? false, this.run)
+      this.use.activate(null)
       this.summary = event.rows
       this.notice = `Training has started: ${event.total_steps} steps.`
       return this.#options.onKept()
@@ -376,10 +336,9 @@ export class Session {
     const run = after(this.run, event)
     this.run = run
     if (event.type === 'evaluation')
-      this.notice = `Step ${event.step}: macro-F1 on validation ${event.metrics.f1_macro.toFixed(3)}.`
+      this.notice = `Step ${event.step}: ${headline(event.metrics)} on validation.`
     if (event.type === 'done') {
-      this.active = { runId: run.runId, name: run.name, id2label: run.id2label }
-      this.predictions = []
+      this.use.activate({ runId: run.runId, name: run.name, id2label: run.id2label })
       const where = event.kept ? 'kept' : 'in this tab only: export it before you close the page'
       this.notice = `The run has ended; its adapter is ${where}, with the weights of step ${run.best_step}.`
       if (this.#mapDue) this.remap()

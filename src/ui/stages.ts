@@ -1,6 +1,8 @@
 /** The five stages of the path and the line each shows when it is folded. */
-import { bytes, count, fixed, plural } from './format.ts'
+import { bytes, count, plural } from './format.ts'
 import type { Command } from '../protocol.ts'
+import { knownMethods } from './methods.svelte.ts'
+import { headline } from './scores.ts'
 import type { Session } from './session.svelte.ts'
 
 export const stages = [
@@ -39,13 +41,12 @@ function dataLine({ tables, dataset }: Session): StageLine {
   return { line: `${names}: ${rows}, ${plural(dataset.id2label.length, 'class', 'classes')}`, done }
 }
 
-function adapterLine({ method, seqBn, lora, summary, dataset }: Session): StageLine {
+function adapterLine({ plan, summary, dataset }: Session): StageLine {
+  const { config, draft } = plan
+  const text = knownMethods()?.methodText(config) ?? ''
+  const method = config.architecture === 'head' && text !== '' ? 'the head alone' : text
   const how =
-    method === 'seq_bn'
-      ? `seq_bn, reduction_factor ${seqBn.reduction_factor}`
-      : method === 'lora'
-        ? `lora, r ${lora.r}, alpha ${lora.alpha}`
-        : 'the head alone'
+    draft.members.length > 0 ? `${method}, with ${draft.members.map(({ name }) => name).join(', ')}` : method
   const trained = summary.filter((row) => row.train).reduce((sum, row) => sum + row.params, 0)
   return {
     line: trained > 0 ? `${how}, ${count(trained)} trained` : how,
@@ -61,8 +62,7 @@ function trainLine({ run, training }: Session): StageLine {
 
 function resultLine({ run }: Session): StageLine {
   if (!run?.test) return { line: 'no test split', done: false }
-  const { f1_macro, accuracy } = run.test
-  return { line: `macro-F1 ${fixed(f1_macro)}, accuracy ${fixed(accuracy)}, test split`, done: true }
+  return { line: `${headline(run.test)}, test split`, done: true }
 }
 
 /** The line of every stage. */
@@ -73,7 +73,7 @@ export function lines(session: Session): Record<StageName, StageLine> {
     adapter: adapterLine(session),
     train: trainLine(session),
     result: resultLine(session),
-    use: { line: session.active ? session.active.name : '', done: false },
+    use: { line: session.use.active?.name ?? '', done: false },
   }
 }
 
@@ -86,6 +86,12 @@ const activities: Partial<Record<Command['type'], string>> = {
   resumeRun: 'Preparing the run…',
   openRun: 'Putting the adapter into the model…',
   importAdapter: 'Reading the adapter…',
+  assemble: 'Putting the adapters into the model…',
+  mergeAdapter: 'Folding the adapter into the model’s weights…',
+  resetAdapter: 'Taking the adapter out of the model’s weights…',
+  averageAdapters: 'Averaging the adapters…',
+  exportAssembly: 'Writing the export and reading it back…',
+  tryOnnx: 'Running the ONNX file with transformers.js…',
   predictFile: 'Predicting the file…',
   exportRun: 'Writing the export and reading it back…',
 }
@@ -106,7 +112,7 @@ export function hasResult({ run, training }: Session): boolean {
 
 /** Which stages are open when the user has not said: the one in hand, not those behind or before it. */
 export function openByItself(session: Session, sampling: boolean): Record<StageName, boolean> {
-  const { model, tables, dataset, training, active } = session
+  const { model, tables, dataset, training, use } = session
   const ended = hasResult(session)
   const preparing = !sampling && !training && !ended
   return {
@@ -115,6 +121,6 @@ export function openByItself(session: Session, sampling: boolean): Record<StageN
     adapter: preparing && dataset !== null,
     train: training || (preparing && dataset !== null),
     result: ended,
-    use: active !== null && !training,
+    use: use.active !== null && !training,
   }
 }

@@ -1,5 +1,5 @@
 /** The counts that are kept in baseline.json and compared by tests/bench.test.ts: this engine at a small size. */
-import { loraDefaults, seqBnDefaults } from '../../src/config.ts'
+import { presets } from '../../src/methods/registry.ts'
 import { measureEngine, type Cost, type Size } from './measure.ts'
 import { twoLayers } from './sizes.ts'
 
@@ -11,11 +11,12 @@ export const smallSize: Size = { config: twoLayers, B: 4, S: 32 }
 /** Measures everything that the baseline holds. */
 export async function measureBaseline(): Promise<Baseline> {
   const baseline: Baseline = {}
-  for (const adapter of [seqBnDefaults, loraDefaults]) {
+  for (const name of ['seq_bn', 'lora']) {
+    const adapter = presets.find((preset) => preset.name === name)!.config
     const { forward, step, dropoutStep } = await measureEngine(smallSize, adapter)
-    baseline[`${adapter.method} forward`] = forward
-    baseline[`${adapter.method} step`] = step
-    baseline[`${adapter.method} step, dropout`] = dropoutStep
+    baseline[`${name} forward`] = forward
+    baseline[`${name} step`] = step
+    baseline[`${name} step, dropout`] = dropoutStep
   }
   return baseline
 }

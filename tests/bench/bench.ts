@@ -5,7 +5,7 @@
  */
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { loraDefaults, seqBnDefaults, type AdapterConfig } from '../../src/config.ts'
+import { presets } from '../../src/methods/registry.ts'
 import { measureBaseline } from './baseline.ts'
 import {
   isFlat,
@@ -27,7 +27,10 @@ interface Line {
   tape: Cost | null
 }
 
-const adapters: AdapterConfig[] = [seqBnDefaults, loraDefaults]
+/** Methods that are measured; the plain tape has the first two. */
+const measured = ['seq_bn', 'lora', 'par_bn', 'prefix_tuning', 'mam', 'unipelt']
+const taped = measured.slice(0, 2)
+const configOf = (name: string) => presets.find((preset) => preset.name === name)!.config
 
 /** Row lengths, one for each padded length that training uses. */
 const everyBucket = [12, 24, 40, 60, 90, 128, 190, 250, 380, 512]
@@ -73,12 +76,13 @@ function describe(growth: Growth): string {
 
 async function measure(size: Size): Promise<Line[]> {
   const lines: Line[] = []
-  for (const adapter of adapters) {
+  for (const name of measured) {
+    const adapter = configOf(name)
     const engine = await measureEngine(size, adapter)
-    const tape = await measureTape(size, adapter)
-    lines.push({ work: `${adapter.method} forward`, engine: engine.forward, tape: tape.forward })
-    lines.push({ work: `${adapter.method} step`, engine: engine.step, tape: tape.step })
-    lines.push({ work: `${adapter.method} step, dropout`, engine: engine.dropoutStep, tape: null })
+    const tape = taped.includes(name) ? await measureTape(size, adapter) : null
+    lines.push({ work: `${name} forward`, engine: engine.forward, tape: tape?.forward ?? null })
+    lines.push({ work: `${name} step`, engine: engine.step, tape: tape?.step ?? null })
+    lines.push({ work: `${name} step, dropout`, engine: engine.dropoutStep, tape: null })
   }
   return lines
 }
@@ -97,7 +101,7 @@ const { values } = parseArgs({
 async function report(): Promise<void> {
   const size = { config: robertaBase, B: Number(values.batch), S: Number(values.length) }
   const lines = await measure(size)
-  const growth = await measureGrowth(size, seqBnDefaults, Number(values.steps), everyBucket)
+  const growth = await measureGrowth(size, configOf('seq_bn'), Number(values.steps), everyBucket)
   if (values.json) {
     const found = { note, batch: size.B, length: size.S, lines, growth }
     process.stdout.write(JSON.stringify(found, null, 2) + '\n')

@@ -5,17 +5,17 @@
 import * as tf from '@tensorflow/tfjs'
 import {
   classificationHead,
-  trainingDefaults,
   type AdapterConfig,
+  type HostTensor,
   type RobertaConfig,
 } from '../../src/config.ts'
+import { trainingDefaults } from '../../src/trainingArguments.ts'
 import { trainBatches } from '../../src/data/batches.ts'
 import { adamwState } from '../../src/kernels/adamw.ts'
 import { openBackend } from '../../src/kernels/backend.ts'
-import { initialise } from '../../src/model/adapters.ts'
 import { uploadBatch, type HostBatch } from '../../src/model/batch.ts'
 import { baseShapes, loadRoberta, type WeightSource } from '../../src/model/loadRoberta.ts'
-import { createModel, predict, type Model } from '../../src/model/model.ts'
+import { createModel, predict, setupParameters, singleSetup, type Model } from '../../src/model/model.ts'
 import { optimiserStep } from '../../src/train/step.ts'
 import { train } from '../../src/train/train.ts'
 import { difference, FakeGpu, type Counts } from './fakeDevice.ts'
@@ -91,8 +91,12 @@ async function openEngine(
 ): Promise<{ gpu: FakeGpu; model: Model }> {
   const gpu = await openFake(true)
   const { roberta } = await loadRoberta(config, zeroWeights(config), null)
-  const head = classificationHead(num_labels)
-  const model = createModel(roberta, 'bench', adapter, head, initialise(config, adapter, head, 'bench', 0))
+  const setup = singleSetup('bench', adapter, classificationHead(num_labels))
+  const zeros = setupParameters(config, setup).map(({ key, shape }): [string, HostTensor] => [
+    key,
+    { shape, data: new Float32Array(shape.reduce((a, b) => a * b, 1)) },
+  ])
+  const model = createModel(roberta, setup, new Map(zeros))
   return { gpu, model }
 }
 

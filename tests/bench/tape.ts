@@ -83,8 +83,8 @@ export class TapeModel {
     this.positions = frozen([max_position_embeddings, H]) as tf.Tensor2D
     this.types = frozen([type_vocab_size, H]) as tf.Tensor2D
     this.embeddingNorm = norm(H)
-    this.scale = adapter.method === 'lora' ? adapter.alpha / adapter.r : 1
-    const R = adapter.method === 'seq_bn' ? Math.floor(H / adapter.reduction_factor) : 0
+    this.scale = adapter.architecture === 'lora' ? adapter.alpha / adapter.r : 1
+    const R = adapter.architecture === null ? Math.floor(H / (adapter.reduction_factor as number)) : 0
     this.layers = Array.from({ length: config.num_hidden_layers }, () => ({
       query: linear(H, H),
       key: linear(H, H),
@@ -96,7 +96,9 @@ export class TapeModel {
       outputNorm: norm(H),
       bottleneck: R > 0 ? [trained([H, R]), trained([R]), trained([R, H]), trained([H])] : null,
       lora:
-        adapter.method === 'lora' ? { query: loraPair(H, adapter.r), value: loraPair(H, adapter.r) } : null,
+        adapter.architecture === 'lora'
+          ? { query: loraPair(H, adapter.r), value: loraPair(H, adapter.r) }
+          : null,
     }))
     this.head = [trained([H, H]), trained([H]), trained([H, num_labels]), trained([num_labels])]
   }

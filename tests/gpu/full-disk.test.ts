@@ -1,6 +1,7 @@
 /** The disk fills up in mid-run: the run pauses with a sentence instead of ending, and goes on when there is room. */
 import { afterEach, expect, it, vi } from 'vitest'
-import { seqBnDefaults, trainingDefaults } from '../../src/config.ts'
+import { trainingDefaults } from '../../src/trainingArguments.ts'
+import { seqBn } from '../../src/methods/bottleneck.ts'
 import { getRun } from '../../src/io/db.ts'
 import type { RunEvent } from '../../src/protocol.ts'
 import { Workbench } from '../../src/workbench.ts'
@@ -48,7 +49,7 @@ it('pauses, says so, and loses nothing', async () => {
     logging_steps: 1,
     max_length: 32,
   }
-  const adapter = { ...seqBnDefaults, reduction_factor: 8 }
+  const adapter = { ...seqBn, reduction_factor: 8 }
   const trained = bench.train({ type: 'train', runId, name: 'full', adapter, args })
   await vi.waitFor(() => expect(events.some(({ type }) => type === 'error')).toBe(true), 60_000)
   expect(events.find((event) => event.type === 'error')).toMatchObject({

@@ -6,8 +6,10 @@ import * as db from '../../src/io/db.ts'
 import { sha256Hex } from '../../src/io/digest.ts'
 import { openFileStore } from '../../src/io/fileStore.ts'
 import { deleteKeptModel, listKeptModels } from '../../src/io/hub.ts'
+import { packSetup } from '../../src/io/setup.ts'
 import { requestPersistence, storageEstimate } from '../../src/io/storage.ts'
 import { adapters, bitsOf, makeBundle, makeRun, seqBn } from '../io.bundles.ts'
+import { compositions, makeSetup } from '../io.setups.ts'
 
 const bundle = makeBundle(seqBn)
 const run = { ...makeRun(bundle), size: 0 }
@@ -64,6 +66,28 @@ describe('runs in IndexedDB', () => {
       expect({ ...back, tensors: bitsOf(back.tensors) }).toEqual({ ...kept, tensors: bitsOf(kept.tensors) })
     }
     expect((await db.getRun('run-1')).size).toBeGreaterThan(1000)
+  })
+
+  test('keep a setup of adapters, in place of the one adapter', async () => {
+    await db.putRun(run)
+    await db.putAdapter('run-1', bundle)
+    expect(await db.getSetup('run-1')).toBeNull()
+    const setup = makeSetup(compositions['stack of a fusion']!)
+    await db.putAdapter('run-1', setup)
+    expect(await db.getAdapter('run-1')).toBeNull()
+    const [back, kept] = [packSetup((await db.getSetup('run-1'))!), packSetup(setup)]
+    expect([back.packed, bitsOf(back.tensors)]).toEqual([kept.packed, bitsOf(kept.tensors)])
+  })
+
+  test('of earlier versions of the page are read in the form of today', async () => {
+    const old = { method: 'seq_bn', reduction_factor: 4, leave_out: [], dropout: 0 } as never
+    await db.putRun({ ...run, adapter: old })
+    const { pooling: _, ...head } = bundle.head as { pooling: string }
+    await db.putAdapter('run-1', { ...bundle, adapter: old, head: head as never })
+    expect((await db.getRun('run-1')).adapter).toEqual(seqBn)
+    expect((await db.listRuns()).map(({ adapter }) => adapter)).toEqual([seqBn])
+    const { adapter, head: now } = (await db.getAdapter('run-1'))!
+    expect([adapter, now]).toEqual([seqBn, bundle.head])
   })
 
   test('keep two checkpoints, and use the older when the newer is damaged', async () => {

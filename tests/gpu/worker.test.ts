@@ -1,6 +1,8 @@
 /** The real worker on WebGPU, driven by nothing but messages: the whole job of the tab, on a tiny model. */
 import { afterEach, describe, expect, it } from 'vitest'
-import { seqBnDefaults, loraDefaults, trainingDefaults, type TrainingArguments } from '../../src/config.ts'
+import { trainingDefaults, type TrainingArguments } from '../../src/trainingArguments.ts'
+import { seqBn } from '../../src/methods/bottleneck.ts'
+import { loraConfig } from '../../src/methods/lora.ts'
 import { getRun } from '../../src/io/db.ts'
 import type { Command, RunEvent } from '../../src/protocol.ts'
 import { readBytes } from '../fixtures.ts'
@@ -106,7 +108,7 @@ describe('the worker', () => {
     await mapVisits()
 
     const runId = `run-${performance.now()}`
-    const adapter = { ...seqBnDefaults, reduction_factor: 4 }
+    const adapter = { ...seqBn, reduction_factor: 4 }
     tab.send({ type: 'train', runId, name: 'visits.one', adapter, args })
     expect((await tab.next('started')).total_steps).toBe(6)
     await tab.ask({ type: 'pause' }, 'state')
@@ -151,7 +153,7 @@ describe('the worker', () => {
     tab = await openTiny()
     await mapVisits()
     const runId = `cut-${performance.now()}`
-    const adapter = { ...loraDefaults, r: 4 }
+    const adapter = { ...loraConfig, r: 4 }
     tab.send({ type: 'train', runId, name: 'cut', adapter, args })
     await tab.ask({ type: 'pause' }, 'state')
     await quiet()
@@ -180,7 +182,7 @@ describe('the worker', () => {
       type: 'train',
       runId,
       name: 'stop',
-      adapter: { method: 'head' },
+      adapter: { architecture: 'head' },
       args: { ...args, num_train_epochs: 500 },
     })
     await tab.next('step')
@@ -194,7 +196,7 @@ describe('the worker', () => {
   it('says in one sentence what is missing', async () => {
     tab = new Tab()
     const failed = async (command: Command) => (await tab.ask(command, 'error')).message
-    const train: Command = { type: 'train', runId: 'x', name: 'x', adapter: { method: 'head' }, args }
+    const train: Command = { type: 'train', runId: 'x', name: 'x', adapter: { architecture: 'head' }, args }
     expect(await failed(train)).toMatch(/No labelled data is open yet/)
     expect(await failed({ type: 'predict', id: 1, texts: ['x'] })).toMatch(/No adapter is in the model yet/)
     expect(await failed({ type: 'openRun', runId: 'nowhere' })).toMatch(/There is no kept run nowhere/)

@@ -4,7 +4,10 @@ import { expect, test } from 'vitest'
 import { adamw, adamwState } from '../../src/kernels/adamw.ts'
 import { uploadTensor, uploadTensorInChunks } from '../../src/kernels/backend.ts'
 import { crossEntropy } from '../../src/kernels/crossEntropy.ts'
+import { binaryCrossEntropy, meanSquaredError } from '../../src/kernels/losses.ts'
+import { segmentSum } from '../../src/kernels/segmentSum.ts'
 import { checkTraps } from '../../src/kernels/traps.ts'
+import { mergeSums, rowHits, rowLosses, rowSums, vocabularyGradient } from '../../src/kernels/vocabulary.ts'
 import { agree, matrix, random, values, vector } from './harness.ts'
 import { adamwTruth, gradientTruth, lossTruth, worstError, type Numbers } from './truth.ts'
 
@@ -20,6 +23,66 @@ export function declareTraining(): void {
     await agree(() => crossEntropy(matrix(logits, C), vector(labels), label_smoothing).loss, mean(logits))
     const want = gradientTruth(mean, logits, [1])
     await agree(() => crossEntropy(matrix(logits, C), vector(labels), label_smoothing).dLogits, want, 1e-6)
+  })
+
+  test('binaryCrossEntropy and meanSquaredError, small and large logits', async () => {
+    const x = Float32Array.from([...random(40).map((value) => 5 * value), -60, 60, 25, 0])
+    const y = x.map((_, i) => (i % 3 === 0 ? 1 : 0))
+    const mean = (each: (value: number, label: number) => number) => (at: Numbers) => [
+      Array.from(at, (value, i) => each(value, y[i]!)).reduce((a, b) => a + b) / at.length,
+    ]
+    const bce = mean((v, label) => Math.max(v, 0) - v * label + Math.log1p(Math.exp(-Math.abs(v))))
+    const mse = mean((v, label) => (v - label) ** 2)
+    for (const [loss, truth] of [
+      [binaryCrossEntropy, bce],
+      [meanSquaredError, mse],
+    ] as const) {
+      await agree(() => loss(vector(x), vector(y)).loss, truth(x))
+      await agree(() => loss(vector(x), vector(y)).gradient, gradientTruth(truth, x, [1]), 1e-6)
+    }
+  })
+
+  test.each([
+    [5, 7, 3, 0],
+    [9, 130, 64, 0.1],
+  ])('vocabulary loss of [%i,%i] in two blocks from word %i, smoothing %f', async (R, V, cut, smoothing) => {
+    const logits = random(R * V).map((value) => 20 * value)
+    const labels = Int32Array.from({ length: R }, (_, r) => (r * 31) % V)
+    const block = (from: number, to: number) => tf.slice(matrix(logits, V), [0, from], [R, to - from])
+    const sums = () =>
+      mergeSums(
+        rowSums(block(0, cut), vector(labels) as tf.Tensor1D, 0),
+        rowSums(block(cut, V), vector(labels) as tf.Tensor1D, cut),
+      )
+    await agree(() => rowLosses(sums(), V, smoothing).losses, lossTruth(logits, labels, V, smoothing))
+    const mean = (at: Numbers) => [lossTruth(at, labels, V, smoothing).reduce((x, y) => x + y) / R]
+    await agree(
+      () => {
+        const { logTotal } = rowLosses(sums(), V, smoothing)
+        const args = { logTotal, labels: vector(labels), size: V, label_smoothing: smoothing, weight: 1 / R }
+        const parts = [
+          vocabularyGradient(block(0, cut), { ...args, first: 0 }),
+          vocabularyGradient(block(cut, V), { ...args, first: cut }),
+        ]
+        return tf.concat(parts, 1)
+      },
+      gradientTruth(mean, logits, [1]),
+      1e-6,
+    )
+    const best = Array.from({ length: R }, (_, r) => {
+      const row = [...logits.subarray(r * V, (r + 1) * V)]
+      return row.indexOf(Math.max(...row)) === labels[r] ? 1 : 0
+    })
+    expect([...(await values(() => rowHits(sums())))]).toEqual(best)
+  })
+
+  test('segmentSum of ids that repeat', async () => {
+    const [M, H, rows] = [70, 5, 11]
+    const x = random(M * H)
+    const ids = Int32Array.from({ length: M }, (_, m) => (m * m) % 7)
+    const want = new Float64Array(rows * H)
+    x.forEach((value, i) => (want[ids[Math.floor(i / H)]! * H + (i % H)]! += value))
+    await agree(() => segmentSum(matrix(x, H), vector(ids), rows), want)
   })
 
   test.each([0, 5, 33])('adamw over 6 steps, %i of 33 elements decayed', async (decayed) => {

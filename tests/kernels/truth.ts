@@ -63,12 +63,32 @@ export function lossTruth(
   })
 }
 
+const gelu = (x: number) => 0.5 * x * (1 + erf(x / Math.SQRT2))
+const geluNew = (x: number) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)))
+const sigmoid = (x: number) => 1 / (1 + Math.exp(-x))
+const leaky = (x: number) => (x > 0 ? x : 0.01 * x)
+
 export const activationTruth: Record<string, (x: number) => number> = {
-  gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
-  gelu_new: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+  gelu,
+  gelu_10: (x) => Math.min(Math.max(gelu(x), -10), 10),
+  gelu_accurate: geluNew,
+  gelu_fast: geluNew,
+  gelu_new: geluNew,
+  gelu_python: gelu,
+  gelu_python_tanh: geluNew,
+  gelu_pytorch_tanh: geluNew,
+  laplace: (x) => 0.5 * (1 + erf((x - 0.707107) / (0.282095 * Math.SQRT2))),
+  leaky_relu: leaky,
+  leakyrelu: leaky,
+  linear: (x) => x,
+  mish: (x) => x * Math.tanh(Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)))),
+  quick_gelu: (x) => x * sigmoid(1.702 * x),
   relu: (x) => Math.max(x, 0),
-  silu: (x) => x / (1 + Math.exp(-x)),
-  swish: (x) => x / (1 + Math.exp(-x)),
+  relu2: (x) => Math.max(x, 0) ** 2,
+  relu6: (x) => Math.min(Math.max(x, 0), 6),
+  sigmoid,
+  silu: (x) => x * sigmoid(x),
+  swish: (x) => x * sigmoid(x),
   tanh: Math.tanh,
 }
 

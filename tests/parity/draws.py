@@ -1,10 +1,12 @@
 """torch's random numbers, and the library's initial weights drawn from them."""
 
 import torch
-from adapters import AutoAdapterModel
 
-from models import NAME, config_of, library_config, lora, seq_bn, trainable
-from store import tensor, tensors, write
+from compositions import compositions
+from task_heads import task_heads
+from methods import methods
+from models import base_model, built, lora, parameters, seq_bn, setup_of
+from store import by_layer, tensor, write
 
 SIZES = [1, 2, 7, 15, 16, 17, 33, 1000]
 SEEDS = [0, 1, 42, 2**32 - 1]
@@ -27,26 +29,37 @@ def write_random():
 
 
 def write_initial():
-    """Order of draws after `torch.manual_seed(seed)`, as the library makes modules:
+    """Each adapter, then a fusion or a head, after one `torch.manual_seed`, in the library's order of making modules.
 
-    seq_bn, per layer: nn.Linear's own start for adapter_down (weight, bias) and adapter_up (weight, bias), both
-    uniform and thrown away; then normal for down.weight and up.weight. lora, per layer in the order query, key,
-    value, intermediate, output: uniform for lora_A. Head: nn.Linear's own start for `.1` (weight, bias) and `.4`
-    (weight, bias), thrown away; then normal for `.1.weight` and `.4.weight`.
+    Of each tensor its first eight values, its mean and its length are kept. DoRA starts from the base's weights, which
+    are the made-up ones.
     """
-    cases = []
-    for size, adapter, num_labels, seed in [
-        ("tiny-roberta", seq_bn(), 2, 42),
-        ("tiny-roberta", lora(), 2, 42),
-        ("tiny-roberta", lora(r=2, attn_matrices=["q", "k", "v"], intermediate_lora=True, output_lora=True), 3, 7),
-        ("odd-roberta", seq_bn(reduction_factor=5, leave_out=[1]), 3, 1),
-        ("micro-roberta", seq_bn(), 2, 3),
-    ]:
-        model = AutoAdapterModel.from_config(config_of(size))
-        torch.manual_seed(seed)
-        model.add_adapter(NAME, config=library_config(adapter))
-        model.add_classification_head(NAME, num_labels=num_labels)
-        model.train_adapter(NAME)
-        made = {"model": size, "adapter": adapter, "num_labels": num_labels, "seed": seed}
-        cases.append({**made, "tensors": tensors(trainable(model))})
+    cases = [initial("odd-roberta", name, setup_of(config)) for name, config in methods().items()]
+    for name in ("Fuse", "Fuse static", "Fuse at both places"):
+        setup = compositions()[name]
+        cases.append(initial("odd-roberta", name, {**setup, "train": {**setup["train"], "adapters": ["a", "b"]}}))
+    for name in ("1 layer", "3 layers", "without bias", "multilabel", "regression"):
+        cases.append(initial("odd-roberta", name, task_heads("odd-roberta")[name][1]))
+    cases += [
+        initial("tiny-roberta", "seq_bn on another model", setup_of(seq_bn()), 7),
+        initial("micro-roberta", "lora on a small model", setup_of(lora()), 3),
+        initial("tiny-roberta", "seq_bn with a seed of its own", setup_of(seq_bn(init_weights_seed=5))),
+        initial("tiny-roberta", "lora with a seed of its own", setup_of(lora(init_weights_seed=5))),
+        initial("tiny-roberta", "two adapters", compositions()["Stack"], 11),
+    ]
     write("initial", {"cases": cases})
+
+
+def initial(size, name, setup, seed=42):
+    model = base_model(size)
+    torch.manual_seed(seed)
+    built(model, setup)
+    of_base = {key for key, _ in base_model(size).named_parameters()}
+    fresh = {key: value for key, value in parameters(model).items() if key not in of_base}
+    fresh |= {key: value for key, value in model.named_buffers() if key.endswith(".base")}
+    return {"model": size, "name": name, "setup": setup, "seed": seed, "tensors": by_layer(fresh, beginning)}
+
+
+def beginning(value):
+    flat = value.detach().flatten().double()
+    return [flat.mean().item(), flat.norm().item(), *flat[:8].tolist()]

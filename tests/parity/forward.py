@@ -1,4 +1,4 @@
-"""Forward passes and gradients in evaluation mode: base models, file variants, seq_bn, lora and the head alone."""
+"""Forward passes of base models, of every form of a weights file, and of the two larger models."""
 
 import hashlib
 import shutil
@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import AutoTokenizer, RobertaForMaskedLM, RobertaModel
 
-from models import CORPUS, MINI, base_model, base_tensors, config_fields, config_of, fill, lora, seq_bn, trainable
-from models import with_adapter, write_config, write_weights
-from store import FIXTURES, tensor, tensors, uniform, write
+from models import CORPUS, MINI, base_model, base_tensors, classification, config_fields, config_of, fill, seq_bn
+from models import setup_of, with_setup, write_config, write_weights
+from store import FIXTURES, tensor, uniform, write
 
 PAD = 1
 
@@ -90,51 +90,10 @@ def opened(folder, name):
         return RobertaModel.from_pretrained(copy, dtype=torch.float32).eval()
 
 
-def evaluate(model, host):
-    """Logits, loss, last hidden state and the gradient of every trainable tensor, by the library's names."""
-    model.zero_grad()
-    out = model(**inputs(host), labels=torch.tensor(host["labels"]), output_hidden_states=True)
-    out.loss.backward()
-    grads = {name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in trainable(model).items()}
-    return {
-        "logits": tensor(out.logits),
-        "loss": out.loss.item(),
-        "last_hidden_state": tensor(out.hidden_states[-1]),
-        "grads": tensors(grads),
-    }
-
-
-ADAPTERS = {
-    "head": None,
-    "seq_bn_16": seq_bn(),
-    "seq_bn_2": seq_bn(reduction_factor=2),
-    "seq_bn_7": seq_bn(reduction_factor=7),
-    "seq_bn_leave_out_0": seq_bn(reduction_factor=4, leave_out=[0]),
-    "seq_bn_leave_out_last": seq_bn(reduction_factor=4, leave_out=[1]),
-    "lora_q_v": lora(),
-    "lora_all": lora(r=3, alpha=3, attn_matrices=["q", "k", "v"], intermediate_lora=True, output_lora=True),
-    "lora_alpha": lora(r=4, alpha=16),
-    "lora_leave_out_0": lora(r=2, alpha=1, leave_out=[0]),
-    "lora_ffn": lora(r=2, alpha=2, selfattn_lora=False, intermediate_lora=True, output_lora=True),
-    "lora_k": lora(r=5, alpha=10, attn_matrices=["k"]),
-}
-
-
-def write_adapters():
-    sizes = [("tiny-roberta", 400, [13, 6, 9, 2], 2), ("odd-roberta", 40, [5, 11, 3], 3)]
-    for size, vocab, lengths, num_labels in sizes:
-        host = batch(f"adapters {size}", vocab, lengths, num_labels)
-        cases = []
-        for name, adapter in ADAPTERS.items():
-            result = evaluate(with_adapter(size, adapter, num_labels), host)
-            cases.append({"name": name, "adapter": adapter or {"method": "head"}, **result})
-        write(f"adapters-{size}", {"model": size, "num_labels": num_labels, **host, "cases": cases})
-
-
 def write_made_up():
     """roberta-base's exact shapes: logits, token 0 in full and eight dimensions of every token after each layer."""
     host = batch("roberta-base", 50265, [12, 7], 2)
-    model = with_adapter("roberta-base", None, 2)
+    model = with_setup("roberta-base", setup_of(head=classification(2)))
     states = hidden_states(model, host)
     with torch.no_grad():
         logits = model(**inputs(host)).logits
@@ -156,10 +115,12 @@ def write_mini():
     encoded = tokenizer(CORPUS[:4], padding=True)
     host = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": [1, 0, 1, 0]}
     base = hidden_states(base_model("mini-roberta"), host)
-    result = evaluate(with_adapter("mini-roberta", seq_bn(), 2), host)
+    setup = setup_of(seq_bn(), classification(2))
+    with torch.no_grad():
+        out = with_setup("mini-roberta", setup)(**inputs(host), labels=torch.tensor(host["labels"]), output_hidden_states=True)
     write(
         "mini-roberta",
-        {"sha256": mini_sha256(), "texts": CORPUS[:4], **host, "adapter": seq_bn(),
-         "base_last_hidden_state": tensor(base[-1]),
-         **{key: result[key] for key in ("logits", "loss", "last_hidden_state")}},
+        {"sha256": mini_sha256(), "texts": CORPUS[:4], **host, "setup": setup,
+         "base_last_hidden_state": tensor(base[-1]), "logits": tensor(out.logits), "loss": out.loss.item(),
+         "last_hidden_state": tensor(out.hidden_states[-1])},
     )  # fmt: skip

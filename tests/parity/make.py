@@ -3,10 +3,12 @@
 import sys
 from importlib.metadata import version
 
+import cases
 import draws
 import forward
 import models
 import saved
+import sites
 import tables
 import training
 from store import FIXTURES, write
@@ -22,9 +24,13 @@ def main():
         models.write_tokenizer(FIXTURES / "tiny-roberta")
         forward.write_base()
         forward.write_variants()
-        forward.write_adapters()
         forward.write_made_up()
+        cases.write_methods()
+        cases.write_compositions()
+        cases.write_heads()
+        sites.write_sites()
         training.write_training()
+        training.write_curves()
         draws.write_random()
         draws.write_initial()
         tables.write_summaries()

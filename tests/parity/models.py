@@ -2,10 +2,12 @@
 
 import json
 import logging
+import re
 import warnings
 
 import torch
-from adapters import AutoAdapterModel, LoRAConfig, SeqBnConfig
+from adapters import AdapterConfig, AutoAdapterModel, composition
+from adapters.heads import ClassificationHead, MultiLabelClassificationHead
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import RobertaConfig
@@ -47,13 +49,26 @@ def config_of(size):
     )  # fmt: skip
 
 
-def fill(model, only_trainable=False):
-    """Makes up every parameter, or those that train, from its name."""
+def fill(model, kept=()):
+    """Makes up every parameter and buffer from its name in a file, but for the parameters named in `kept`."""
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad or not only_trainable:
+        for name, parameter in parameters(model).items():
+            if name not in kept:
                 parameter.copy_(made_up(name, parameter.shape))
+        for name, buffer in model.named_buffers():
+            if name.endswith(".base"):  # LoReFT's
+                buffer.copy_(made_up(name, buffer.shape))
     return model
+
+
+def parameters(model):
+    """By the name under which the app keeps them: the pool of prefixes once, whatever layer torch finds it in first."""
+    pool = re.compile(r"encoder\.layer\.\d+\.attention\.self\.prefix_tuning\.pool\.")
+    return {pool.sub("prefix_tuning.", name): value for name, value in model.named_parameters()}
+
+
+def trainable(model):
+    return {name: p for name, p in parameters(model).items() if p.requires_grad}
 
 
 def base_model(size):
@@ -63,39 +78,131 @@ def base_model(size):
     return fill(AutoAdapterModel.from_config(config_of(size))).eval()
 
 
-def with_adapter(size, adapter, num_labels):
-    """Base, adapter and head, all made up, ready for gradients of the last two; no dropout."""
-    model = base_model(size)
-    if adapter is not None:
-        model.add_adapter(NAME, config=library_config(adapter))
-    model.add_classification_head(NAME, num_labels=num_labels)
-    if adapter is not None:
-        model.train_adapter(NAME)
+def setup_of(adapter=None, head=None, **changes):
+    """The app's ModelSetup (src/config.ts) of one adapter and one head, trained together, with changes."""
+    everything = {
+        "adapters": {} if adapter is None else {NAME: adapter},
+        "fusions": {},
+        "heads": {NAME: head or classification(3)},
+        "active": None if adapter is None else NAME,
+        "active_heads": [NAME],
+        "skip_layers": [],
+        **changes,
+    }
+    trained = {name: list(everything[name]) for name in ("adapters", "fusions", "heads")}
+    return {**everything, "train": {**trained, "base": "none", **changes.get("train", {})}}
+
+
+def classification(num_labels, **changes):
+    return {
+        "head_type": "classification", "num_labels": num_labels, "layers": 2, "activation_function": "tanh",
+        "dropout_prob": None, "use_pooler": False, "bias": True, "pooling": "first", **changes,
+    }  # fmt: skip
+
+
+def masked_lm(size):
+    vocab, hidden = SIZES[size][:2]
+    return {
+        "head_type": "masked_lm", "vocab_size": vocab, "embedding_size": hidden, "layers": 2,
+        "activation_function": "gelu", "layer_norm": True, "bias": True, "shift_labels": False,
+    }  # fmt: skip
+
+
+class MeanPooled(ClassificationHead):
+    """A head on the mean of a text's tokens; the library has none, so this only hands its own head another vector."""
+
+    def forward(self, outputs, cls_output=None, attention_mask=None, return_dict=False, **kwargs):
+        kept = attention_mask[..., None].to(outputs[0].dtype)
+        text = outputs[0][:, -kept.shape[1] :]  # behind a prompt
+        mean = (text * kept).sum(1) / kept.sum(1)
+        return super().forward(outputs, mean, attention_mask, return_dict, **kwargs)
+
+
+def add_head(model, name, head):
+    kind = {"classification": ClassificationHead, "multilabel_classification": MultiLabelClassificationHead}
+    fields = {key: value for key, value in head.items() if key not in ("head_type", "pooling")}
+    if head["head_type"] == "masked_lm":
+        model.add_masked_lm_head(name)
+    elif head["pooling"] == "mean":
+        model.add_prediction_head(MeanPooled(model, name, **fields))
+    else:
+        model.add_prediction_head(kind[head["head_type"]](model, name, **fields))
+
+
+def block(setup):
+    """The library's composition of an AdapterSetup."""
+    if setup is None or isinstance(setup, str):
+        return setup
+    fields = {key: value for key, value in setup.items() if key not in ("type", "children")}
+    return getattr(composition, setup["type"])(*map(block, setup["children"]), **fields)
+
+
+def built(model, setup):
+    """Puts adapters, fusions and heads on a model and chooses what is active and what trains; nothing is made up."""
+    for name, config in setup["adapters"].items():
+        model.add_adapter(name, config=AdapterConfig.load(config))
+    for name, config in setup["fusions"].items():
+        model.add_adapter_fusion(name.split(","), config)
+    for name, head in setup["heads"].items():
+        add_head(model, name, head)
+    train(model, setup)
+    return model
+
+
+def train(model, setup):
+    wanted = setup["train"]
+    if wanted["fusions"]:
+        model.train_adapter_fusion(block(setup["active"]), unfreeze_adapters=bool(wanted["adapters"]))
+        for name, parameter in model.named_parameters():
+            if any(f".{other}." in name for other in setup["adapters"].keys() - set(wanted["adapters"])):
+                parameter.requires_grad = False
+    elif wanted["adapters"]:
+        model.train_adapter(composition.Stack(*wanted["adapters"]))
     else:
         model.freeze_model(True)
-        model.active_head = NAME
-    return fill(model, only_trainable=True).eval()
+    model.set_active_adapters(block(setup["active"]), skip_layers=setup["skip_layers"])
+    model.active_head = heads_of(setup)
+    for name, head in model.heads.items():
+        if name not in wanted["heads"]:
+            head.requires_grad_(False)
+        elif setup["heads"][name]["head_type"] == "masked_lm":  # as train_adapter freezes it, also where there is none
+            head.get_output_embeddings().bias.requires_grad = False
+    for name, parameter in model.named_parameters():
+        own = name.startswith(("roberta.embeddings.", "roberta.encoder.")) and is_base(name)
+        if own and (wanted["base"] == "all" or wanted["base"] == "bias" and name.endswith(".bias")):
+            parameter.requires_grad = True
 
 
-def trainable(model):
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+def is_base(name):
+    parts = (".adapters.", ".loras.", ".prefix_tuning.", ".refts.", ".adapter_fusion_layer.")
+    return not any(part in name for part in parts)
 
 
-def library_config(adapter):
-    """The app's AdapterConfig (src/config.ts) as the library's."""
-    fields = {key: value for key, value in adapter.items() if key != "method"}
-    return {"seq_bn": SeqBnConfig, "lora": LoRAConfig}[adapter["method"]](**fields)
+def heads_of(setup):
+    names = setup["active_heads"]
+    active = block(setup["active"])
+    if isinstance(active, composition.BatchSplit) and len(names) > 1:
+        return composition.BatchSplit(*names, batch_sizes=active.batch_sizes)
+    return names if len(names) > 1 else names[0]
+
+
+def with_setup(size, setup):
+    """Base, adapters and heads, all made up, ready for gradients; no dropout."""
+    base = base_model(size)
+    own = set(parameters(base))
+    return fill(built(base, setup), kept=own).eval()
+
+
+def preset(name, **changes):
+    return {**AdapterConfig.load(name).to_dict(), **changes}
 
 
 def seq_bn(**changes):
-    return {"method": "seq_bn", "reduction_factor": 16, "leave_out": [], "dropout": 0.0, **changes}
+    return preset("seq_bn", **changes)
 
 
 def lora(**changes):
-    return {
-        "method": "lora", "r": 8, "alpha": 8, "dropout": 0.0, "attn_matrices": ["q", "v"], "selfattn_lora": True,
-        "intermediate_lora": False, "output_lora": False, "leave_out": [], **changes,
-    }  # fmt: skip
+    return preset("lora", **changes)
 
 
 def base_tensors(model):

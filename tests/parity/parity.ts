@@ -2,7 +2,8 @@
  * `npm run parity`: holds the app against the real Python libraries. Sets up Python in .venv (ADAPTAB_PYTHON names
  * another one that has requirements.txt), writes every fixture anew, runs the comparisons on wasm, cpu and WebGPU, trains
  * and exports adapters with the headless runner, and loads them, and zips a browser exported to out/exported, in Python.
- * One line for each check, with its worst differences; the exit code is 1 when any is over its limit.
+ * One line for each check, then a table with one for each method: its worst difference forward, of gradients, of twenty
+ * steps' losses and gradient norms, and after export. The exit code is 1 when any is over its limit.
  *
  * `npm run parity -- fixtures` stops after the fixtures; `npm run parity -- mini` after those of mini-roberta.
  */
@@ -12,12 +13,9 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { readZip } from '../../src/io/zip.ts'
-
-interface Difference {
-  what: string
-  worst: number | null
-  limit: number
-}
+import { presets } from '../../src/methods/registry.ts'
+import { compareFolders } from './folders.ts'
+import { Table, type Difference } from './table.ts'
 
 /** The part of vitest's JSON report that is read here. */
 interface Report {
@@ -29,7 +27,7 @@ interface Report {
       title: string
       status: string
       failureMessages: string[]
-      meta: { differences?: Difference[] }
+      meta: { row?: string; differences?: Difference[] }
     }[]
   }[]
 }
@@ -43,8 +41,11 @@ const environment = {
   PYTHONHASHSEED: '0',
   TOKENIZERS_PARALLELISM: 'false',
   HF_HUB_OFFLINE: '1',
+  // All of the checks also in the browser, of which `npm test` takes a part.
+  VITE_PARITY: 'all',
 }
 
+const table = new Table()
 let failures = 0
 
 function report(passed: boolean, name: string, detail: string): void {
@@ -54,7 +55,10 @@ function report(passed: boolean, name: string, detail: string): void {
 
 function describe(differences: Difference[]): string {
   return differences
-    .map(({ what, worst }) => `${what} ${worst === null ? 'NaN' : worst.toExponential(1)}`)
+    .map(
+      ({ what, worst, at }) =>
+        `${what} ${worst === null ? 'NaN' : worst.toExponential(1)}${at ? ` (${at})` : ''}`,
+    )
     .join(', ')
 }
 
@@ -83,7 +87,7 @@ function python(): string {
 
 function writeFixtures(interpreter: string): void {
   run(interpreter, [`${here}/make.py`])
-  for (const script of ['self_test', 'make_torch_files', 'make_library_files'])
+  for (const script of ['self_test', 'make_torch_files', 'make_library_files', 'make_keys'])
     run(interpreter, [`${here}/${script}.py`])
   run(process.execPath, ['node_modules/prettier/bin/prettier.cjs', '--write', 'src/model/selfTest.json'])
   run(interpreter, [`${here}/make_parquet.py`, 'tests/fixtures/parquet'])
@@ -105,6 +109,10 @@ function compare(project: string, files: string[]): void {
   for (const { name, message, assertionResults } of testResults) {
     if (assertionResults.length === 0) report(false, name, message)
     for (const { ancestorTitles, title, status, failureMessages, meta } of assertionResults) {
+      if (meta.row !== undefined) {
+        table.add(meta.row, meta.differences ?? [], status === 'passed')
+        if (status === 'passed') continue
+      }
       const differences = describe(meta.differences ?? [])
       const detail =
         status === 'failed' ? `${differences} ${failureMessages[0]?.split('\n')[0]}` : differences
@@ -143,20 +151,25 @@ function trial(args: string[]): void {
   execFileSync(process.execPath, command, { cwd: root, stdio: ['ignore', 'ignore', 'pipe'] })
 }
 
-function reload(interpreter: string, name: string, args: string[]): void {
+/** Loads an export in Python; `row`: its line of the table. */
+function reload(interpreter: string, name: string, args: string[], row?: string): void {
   const result = spawnSync(interpreter, [`${here}/reload.py`, model, ...args], {
     cwd: root,
     encoding: 'utf8',
     env: environment,
   })
-  if (result.status !== 0) return report(false, name, result.stderr.trim())
+  if (result.status !== 0) {
+    if (row) table.add(row, [], false, 'export')
+    return report(false, name, result.stderr.trim())
+  }
   const differences = JSON.parse(result.stdout.trim().split('\n').at(-1)!) as Difference[]
-  report(
-    differences.every(({ worst, limit }) => worst !== null && worst <= limit),
-    name,
-    describe(differences),
-  )
+  const passed = differences.every(({ worst, limit }) => worst !== null && worst <= limit)
+  if (row) table.add(row, differences, passed, 'export')
+  report(passed, name, describe(differences))
 }
+
+/** Lines of the table under another name than the preset's. */
+const rowOf: Record<string, string> = { head: 'head alone', bitfit: 'bias only' }
 
 /** Trains each method with the headless runner, exports it, and loads the export in Python. */
 function compareExports(interpreter: string): void {
@@ -168,25 +181,28 @@ function compareExports(interpreter: string): void {
   writeFileSync(join(root, batch), JSON.stringify({ input_ids, attention_mask, labels }))
   writeFileSync(join(root, dataset), reviews())
   const training = ['--dataset', dataset, '--batch-size', '8', '--epochs', '5', '--learning_rate', '0.005']
-  const everyMatrix = ['--attn_matrices', 'q,k,v', '--intermediate_lora', '--output_lora']
   const exports: [string, string[]][] = [
-    ['seq_bn', ['--adapter', 'seq_bn']],
-    ['seq_bn without layer 0', ['--adapter', 'seq_bn', '--reduction_factor', '2', '--leave_out', '0']],
-    ['lora', ['--adapter', 'lora']],
-    ['lora on every matrix', ['--adapter', 'lora', '--r', '4', '--alpha', '16', ...everyMatrix]],
-    ['head alone', ['--adapter', 'head']],
+    ...presets.map(({ name }): [string, string[]] => [rowOf[name] ?? name, ['--adapter', name]]),
+    ['seq_bn leave_out 0', ['--adapter', 'seq_bn[reduction_factor=2,leave_out=[0]]']],
+    [
+      'lora all',
+      ['--adapter', 'lora[r=4,alpha=16,attn_matrices=[q,k,v],intermediate_lora=True,output_lora=True]'],
+    ],
   ]
   for (const [name, args] of exports) {
-    const folder = join(out, name.replaceAll(' ', '-'))
+    const folder = join(out, name.replaceAll(/[^\w+]+/g, '-'))
     rmSync(join(root, folder), { recursive: true, force: true })
+    const whole = name === 'full' || name === 'bias only' // no adapter to load again: the folder holds a model
     try {
       trial([...training, ...args, '--output_dir', folder])
-      trial(['--load-adapter', folder, '--batch', batch, '--dump', `${folder}.json`])
+      if (!whole) trial(['--load-adapter', folder, '--batch', batch, '--dump', `${folder}.json`])
     } catch (error) {
+      table.add(name, [], false, 'export')
       report(false, `export of ${name}`, String((error as { stderr?: Buffer }).stderr ?? error).trim())
       continue
     }
-    reload(interpreter, `export of ${name} loaded in Python`, [folder, '--dump', batch, `${folder}.json`])
+    const dump = whole ? [] : ['--dump', batch, `${folder}.json`]
+    reload(interpreter, `export of ${name} loaded in Python`, [folder, ...dump], name)
   }
 }
 
@@ -208,7 +224,7 @@ function compareZips(interpreter: string): void {
   }
 }
 
-function main(only: string | undefined): void {
+async function main(only: string | undefined): Promise<void> {
   mkdirSync(join(root, out), { recursive: true })
   const interpreter = python()
   if (only === 'mini') return run(interpreter, [`${here}/make.py`, 'mini'])
@@ -222,10 +238,13 @@ function main(only: string | undefined): void {
     'tests/golden.test.ts',
   ])
   compare('gpu', ['tests/gpu/parity.test.ts'])
+  await compareFolders(interpreter, here, join(out, 'folders'), report)
   compareExports(interpreter)
   compareZips(interpreter)
+  const { text, over } = table.print()
+  process.stdout.write(`\n${text}\n\n${over === 0 ? '' : `${over} lines of the table are over a limit\n`}`)
   process.stdout.write(failures === 0 ? 'all agree\n' : `${failures} checks failed\n`)
   process.exitCode = failures === 0 ? 0 : 1
 }
 
-main(process.argv[2])
+await main(process.argv[2])

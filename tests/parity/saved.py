@@ -4,12 +4,13 @@ import shutil
 
 import adapters
 import torch
+from adapters import AdapterConfig
 from peft import LoraConfig, get_peft_model
 from transformers import RobertaForSequenceClassification
 
 from forward import batch, inputs
-from models import NAME, config_of, fill, library_config, lora, seq_bn, with_adapter
-from store import FIXTURES, tensor, write
+from models import NAME, classification, config_of, fill, lora, seq_bn, setup_of, trainable, with_setup
+from store import FIXTURES, made_up, tensor, write
 
 SIZE = "tiny-roberta"
 LABELS = {0: "bad", 1: "fine", 2: "good"}
@@ -23,7 +24,7 @@ def logits(model, host):
 
 def save_flexible(name, adapter, host, **kwargs):
     """An adapter and head of RobertaAdapterModel."""
-    model = with_adapter(SIZE, adapter, len(LABELS))
+    model = with_setup(SIZE, setup_of(adapter, classification(len(LABELS))))
     model.heads[NAME].config["label2id"] = {label: i for i, label in LABELS.items()}
     model.save_adapter(str(FOLDER / name), NAME, with_head=True, **kwargs)
     return logits(model, host)
@@ -39,16 +40,19 @@ def save_static(name, adapter, host):
     """An adapter on a plain Hugging Face classifier, whose head is saved in that class's own names."""
     model = static_model()
     adapters.init(model)
-    model.add_adapter(NAME, config=library_config(adapter))
+    model.add_adapter(NAME, config=AdapterConfig.load(adapter))
     model.train_adapter(NAME)
-    fill(model, only_trainable=True).eval()
+    fill(model).eval()
     model.save_adapter(str(FOLDER / name), NAME, with_head=True)
     return logits(model, host)
 
 
 def save_peft(name, host, **kwargs):
     config = LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"], **kwargs)
-    model = fill(get_peft_model(static_model(), config), only_trainable=True).eval()
+    model = get_peft_model(static_model(), config).eval()
+    with torch.no_grad():  # the base's weights have other names here and are as they should be
+        for key, parameter in trainable(model).items():
+            parameter.copy_(made_up(key, parameter.shape))
     model.save_pretrained(FOLDER / name)
     (FOLDER / name / "README.md").unlink()
     return logits(model, host)

@@ -6,6 +6,7 @@ that a model of any size needs no file.
 
 import base64
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,12 +55,59 @@ def uniform(name, count):
 
 
 def made_up(name, shape):
-    """Weights that keep activations lively: matrices by fan-in, LayerNorm weights near 1, small biases."""
+    """Weights that keep activations lively: matrices by fan-in, scales and norms near 1, small biases."""
     shape = tuple(shape)
     centre, span = 0.0, 0.2
-    if name.endswith("LayerNorm.weight"):
+    if name.endswith(("LayerNorm.weight", "norm_before.weight", "norm_after.weight", ".scaling")):
         centre = 1.0
+    elif len(shape) == 2 and shape[1] == 1:  # a factor for each output: (IA)³, DoRA
+        centre, span = 1.0, 0.5
+    elif ".phm_rule" in name or ".W_" in name:
+        span = 0.8
     elif len(shape) > 1:
         span = 0.5 if "embeddings" in name else 2 / np.sqrt(float(shape[-1]))
-    values = uniform(name, int(np.prod(shape))) * span + centre
-    return torch.from_numpy(values.astype(np.float32).reshape(shape))
+        if ".adapter_fusion_layer." in name:
+            span /= 4  # or its softmax would be all or nothing
+    values = torch.from_numpy((uniform(name, int(np.prod(shape))) * span + centre).astype(np.float32).reshape(shape))
+    if name.endswith("parametrizations.weight.original"):  # torch takes whole numbers from this diagonal
+        values.fill_diagonal_(-1)
+    return values
+
+
+PROJECTIONS = 8
+
+
+def sketch(value):
+    """A tensor in few numbers: its length, then its values, or where there are many, its products with eight fixed
+    directions of independent entries in [-1, 1). The distance of two tensors shows in the distance of the two sketches.
+    """
+    values = value.detach().to(torch.float64).flatten().numpy()
+    if len(values) > PROJECTIONS:
+        directions = [uniform(f"direction {k}", len(values)) for k in range(PROJECTIONS)]
+        kept = [float(np.dot(values, direction)) for direction in directions]
+    else:
+        kept = values.tolist()
+    return [float(np.linalg.norm(values)), *kept]
+
+
+def by_layer(named, describe):
+    """Tensors under names with `*` for the number of the layer: {shape, layers, data}, the layers' numbers in a row."""
+    found = {}
+    for name, value in named.items():
+        number = re.search(r"\.layer\.(\d+)\.", name)
+        pattern = re.sub(r"\.layer\.\d+\.", ".layer.*.", name)
+        entries = found.setdefault((pattern, tuple(value.shape)), [])
+        entries.append((int(number[1]) if number else None, describe(value)))
+    return [
+        {
+            "name": pattern,
+            "shape": list(shape),
+            **({} if entries[0][0] is None else {"layers": [layer for layer, _ in entries]}),
+            "data": tensor(torch.tensor([kept for _, kept in entries]))["data"],
+        }
+        for (pattern, shape), entries in found.items()
+    ]
+
+
+def sketches(named):
+    return by_layer(named, sketch)

@@ -1,23 +1,39 @@
 """Texts and numbers that are not tensors: the library's summary table and scikit-learn's metrics."""
 
 import torch
-from adapters import AutoAdapterModel
+from adapters import (
+    AdapterConfig,
+    AdapterPlusConfig,
+    AutoAdapterModel,
+    LoRAConfig,
+    ParBnConfig,
+    SeqBnConfig,
+)
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from models import NAME, config_of, library_config, lora, seq_bn
+from models import NAME, config_of
 from store import uniform, write
+
+PRESETS = """seq_bn double_seq_bn par_bn scaled_par_bn seq_bn_inv double_seq_bn_inv compacter compacter++ prefix_tuning
+    prefix_tuning_flat lora dora ia3 prompt_tuning loreft noreft mam unipelt""".split()
 
 
 def write_summaries():
-    """`adapter_summary()` on roberta-base's shapes while the adapter trains."""
-    everything = lora(attn_matrices=["q", "k", "v"], intermediate_lora=True, output_lora=True)
+    """`adapter_summary()` on roberta-base's shapes while the adapter trains, of every preset and a few others."""
+    named = {name: AdapterConfig.load(name) for name in PRESETS}
+    named |= {
+        "seq_bn 2": SeqBnConfig(reduction_factor=2), "par_bn 6": ParBnConfig(reduction_factor=6),
+        "adapterplus": AdapterPlusConfig(stochastic_depth=0.0),
+        "lora all": LoRAConfig(attn_matrices=["q", "k", "v"], intermediate_lora=True, output_lora=True),
+    }  # fmt: skip
     cases = []
-    for adapter in (seq_bn(), seq_bn(reduction_factor=2), lora(), everything):
+    for name, config in named.items():
         with torch.device("meta"):
             model = AutoAdapterModel.from_config(config_of("roberta-base"))
-            model.add_adapter(NAME, config=library_config(adapter))
+            model.add_adapter(NAME, config=config)
         model.train_adapter(NAME)
-        cases.append({"adapter": adapter, "text": model.adapter_summary(), "rows": model.adapter_summary(as_dict=True)})
+        made = {"name": name, "adapter": config.to_dict(), "text": model.adapter_summary()}
+        cases.append({**made, "rows": model.adapter_summary(as_dict=True)})
     write("summaries", {"name": NAME, "cases": cases})
 
 

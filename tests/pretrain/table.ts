@@ -5,17 +5,22 @@
  */
 import { parseArgs } from 'node:util'
 import { openBase } from '../../src/base.ts'
-import { loraDefaults, seqBnDefaults, trainingDefaults, type AdapterConfig } from '../../src/config.ts'
+import { assemble, noMembers } from '../../src/assembly.ts'
+import { classificationHead, type AdapterConfig } from '../../src/config.ts'
+import { trainingDefaults } from '../../src/trainingArguments.ts'
+import { seqBn } from '../../src/methods/bottleneck.ts'
+import { loraConfig } from '../../src/methods/lora.ts'
 import { buildDataset, guessMapping } from '../../src/data/dataset.ts'
 import { parseSources } from '../../src/data/parse.ts'
 import { openModelDir, openNodeBackend, openSources } from '../../src/headless/node.ts'
 import { disposeModel } from '../../src/model/model.ts'
 import { run } from '../../src/run.ts'
+import { plainTask } from '../../src/task.ts'
 
 const methods: Record<string, { label: string; adapter: AdapterConfig }> = {
-  head: { label: 'head alone', adapter: { method: 'head' } },
-  seq_bn: { label: 'seq_bn, reduction_factor 16', adapter: seqBnDefaults },
-  lora: { label: 'lora, r 8, alpha 16, q and v', adapter: { ...loraDefaults, alpha: 16 } },
+  head: { label: 'head alone', adapter: { architecture: 'head' } },
+  seq_bn: { label: 'seq_bn, reduction_factor 16', adapter: seqBn },
+  lora: { label: 'lora, r 8, alpha 16, q and v', adapter: { ...loraConfig, alpha: 16 } },
 }
 
 const { values } = parseArgs({
@@ -36,12 +41,17 @@ const roles = tables.map(() => 'all' as const)
 async function testF1(adapter: AdapterConfig, seed: number): Promise<number> {
   const split = { validation: 0.1, test: 0.2, fraction: 1, sampling: 'stratified' as const, seed }
   const dataset = buildDataset(tables, roles, mapping, split)
+  const own = { name: 'table', adapter, head: classificationHead(dataset.id2label.length) }
+  const assembled = assemble(own, noMembers, new Map())
+  const args = { ...trainingDefaults, seed }
   const program = run({
     base,
     dataset,
-    name: 'table',
-    adapter,
-    args: { ...trainingDefaults, seed },
+    own,
+    assembled,
+    args,
+    task: plainTask,
+    adapter_drop: null,
     resume: null,
   })
   for (;;) {

@@ -1,0 +1,37 @@
+/** Batches of several tasks that train heads of their own on one backbone. */
+import type { Batch } from './batches.ts'
+
+/** One task's batches of an epoch, and the head that they are for. */
+export interface TaskBatches {
+  head: string
+  batches: Batch[]
+}
+
+/**
+ * Together: the micro-batches of each optimiser step, one of every task, so that a step follows the mean of their
+ * gradients. There are as many steps as the longest task has batches; shorter ones start over.
+ */
+export function togetherSteps(tasks: TaskBatches[]): Batch[][] {
+  checkTasks(tasks)
+  const steps = Math.max(...tasks.map(({ batches }) => batches.length))
+  return Array.from({ length: steps }, (_, step) =>
+    tasks.map(({ head, batches }) => ({ ...batches[step % batches.length]!, head })),
+  )
+}
+
+/** In turn: every batch of every task once, spread evenly, the longer task more often. */
+export function inTurn(tasks: TaskBatches[]): Batch[] {
+  checkTasks(tasks)
+  const placed = tasks.flatMap(({ head, batches }, task) =>
+    batches.map((batch, i) => ({ at: (i + 0.5) / batches.length, task, batch: { ...batch, head } })),
+  )
+  return placed.sort((a, b) => a.at - b.at || a.task - b.task).map(({ batch }) => batch)
+}
+
+function checkTasks(tasks: TaskBatches[]): void {
+  const empty = tasks.find(({ batches }) => batches.length === 0)
+  if (empty)
+    throw new Error(`the task of the head “${empty.head}” has no rows to train on; leave it out or add rows`)
+  if (new Set(tasks.map(({ head }) => head)).size < tasks.length)
+    throw new Error('two tasks are for one head; give each a head of its own')
+}

@@ -1,0 +1,301 @@
+/**
+ * The operations that a walk through the model is made of, each with its gradient. Methods (src/methods) are written in
+ * these alone: they need no tfjs of their own, and each is differentiated by the tape.
+ */
+import * as tf from '@tensorflow/tfjs-core'
+import { activation, activationBackward, type Activation } from '../kernels/activations.ts'
+import { addScaled, scale } from '../kernels/addScaled.ts'
+import { maskedSoftmax, mergeHeads, softmaxBackward, splitHeads } from '../kernels/attention.ts'
+import { dropout } from '../kernels/dropout.ts'
+import { embedding } from '../kernels/embedding.ts'
+import { layerNorm, layerNormBackward, layerNormBackwardWeight } from '../kernels/layerNorm.ts'
+import { linear, linearBackwardBias, linearBackwardInput, linearBackwardWeight } from '../kernels/linear.ts'
+import { matmul } from '../kernels/matmul.ts'
+import { segmentSum } from '../kernels/segmentSum.ts'
+import { columnSum } from '../kernels/sum.ts'
+import { Var, type Tape } from './tape.ts'
+
+export type Matrix = Var<tf.Tensor2D>
+export type Vector = Var<tf.Tensor1D>
+export type Heads = Var<tf.Tensor4D>
+/** int32 [B,T], or [B·S,T] where queries see different keys; 0 hides a key. */
+export type Mask = tf.Tensor2D
+
+/** Where the masks of one forward and backward pass come from; see kernels/dropout.ts. */
+export interface NoiseSource {
+  seed: number
+  /** Differs for every pass of a run. */
+  call: number
+}
+
+/** Dropout sites that one pass may have. */
+const sitesPerCall = 4096
+
+export class Ops {
+  #sites = 0
+
+  /** `noise` null: evaluation, nothing is dropped. */
+  constructor(
+    readonly tape: Tape,
+    readonly noise: NoiseSource | null,
+  ) {}
+
+  /** x [N,K], weight [M,K], bias [M] or null -> x·weightᵀ + bias [N,M] */
+  linear(x: Matrix, weight: Matrix, bias: Vector | null): Matrix {
+    const y = linear(x.tensor, weight.tensor, bias?.tensor ?? null)
+    const inputs = bias ? [x, weight, bias] : [x, weight]
+    const saved = [...(weight.trained ? [x] : []), ...(x.trained ? [weight] : [])]
+    return this.tape.record(y, inputs, saved, (dy) => [
+      x.trained ? linearBackwardInput(dy, weight.tensor) : null,
+      weight.trained ? linearBackwardWeight(dy, x.tensor) : null,
+      bias?.trained ? linearBackwardBias(dy) : null,
+    ])
+  }
+
+  /** a [...,M,K] · b [...,K,N] -> [...,M,N], leading dimensions equal; see kernels/matmul.ts for the transposes. */
+  matmul<T extends tf.Tensor>(a: Var<T>, b: Var<T>, transposeA = false, transposeB = false): Var<T> {
+    const y = matmul(a.tensor, b.tensor, transposeA, transposeB)
+    const saved = [...(b.trained ? [a] : []), ...(a.trained ? [b] : [])]
+    return this.tape.record<T>(y, [a, b], saved, (dy) => {
+      const [A, B] = [a.tensor, b.tensor]
+      const da = () => (transposeA ? matmul(B, dy, transposeB, true) : matmul(dy, B, false, !transposeB))
+      const db = () => (transposeB ? matmul(dy, A, true, transposeA) : matmul(A, dy, !transposeA, false))
+      return [a.trained ? da() : null, b.trained ? db() : null]
+    })
+  }
+
+  /** a + factor·b, of one shape. */
+  add<T extends tf.Tensor>(a: Var<T>, b: Var<T>, factor = 1): Var<T> {
+    return this.tape.record(addScaled(a.tensor, b.tensor, factor), [a, b], [], (dy) => [
+      dy,
+      b.trained ? scale(dy, factor) : null,
+    ])
+  }
+
+  /** factor·x */
+  scale<T extends tf.Tensor>(x: Var<T>, factor: number): Var<T> {
+    return factor === 1 ? x : this.tape.record(scale(x.tensor, factor), [x], [], (dy) => [scale(dy, factor)])
+  }
+
+  /** a·b element by element, with broadcasting; the result has the shape of `a`. */
+  mul<T extends tf.Tensor>(a: Var<T>, b: Var): Var<T> {
+    const saved = [...(b.trained ? [a] : []), ...(a.trained ? [b] : [])]
+    return this.tape.record(tf.mul<T>(a.tensor, b.tensor), [a, b], saved, (dy) => [
+      a.trained ? tf.mul(dy, b.tensor) : null,
+      b.trained ? sumTo(tf.mul(dy, a.tensor), b.shape) : null,
+    ])
+  }
+
+  /** a + b with broadcasting; the result has the shape of `a`. */
+  addBroadcast<T extends tf.Tensor>(a: Var<T>, b: Var): Var<T> {
+    return this.tape.record(tf.add<T>(a.tensor, b.tensor), [a, b], [], (dy) => [
+      dy,
+      b.trained ? sumTo(dy, b.shape) : null,
+    ])
+  }
+
+  /** x to a constant power, element by element; x > 0 unless the exponent is a whole number. */
+  pow<T extends tf.Tensor>(x: Var<T>, exponent: number): Var<T> {
+    return this.tape.record(tf.pow(x.tensor, exponent) as T, [x], [x], (dy) => [
+      tf.mul(dy, tf.mul(tf.pow(x.tensor, exponent - 1), exponent)),
+    ])
+  }
+
+  /** The sum over one axis, which stays with length 1. */
+  sum<T extends tf.Tensor>(x: Var<T>, axis: number): Var<T> {
+    return this.tape.record(tf.sum<T>(x.tensor, axis, true), [x], [], (dy) => [
+      tf.mul(tf.onesLike(x.tensor), dy),
+    ])
+  }
+
+  /** torch.nn.functional activation by the library's name; `null` and `linear` are the identity. */
+  activation<T extends tf.Tensor>(name: Activation, x: Var<T>): Var<T> {
+    return this.tape.record(activation(name, x.tensor), [x], [x], (dy) => [
+      activationBackward(name, dy, x.tensor),
+    ])
+  }
+
+  /** torch.nn.LayerNorm of x [N,H] over its features. */
+  layerNorm(x: Matrix, weight: Vector, bias: Vector, eps: number): Matrix {
+    const y = layerNorm(x.tensor, weight.tensor, bias.tensor, eps)
+    return this.tape.record(y, [x, weight, bias], [x], (dy) => {
+      const own = weight.trained || bias.trained ? layerNormBackwardWeight(dy, x.tensor, eps) : null
+      const dx = x.trained ? layerNormBackward(dy, x.tensor, weight.tensor, eps) : null
+      return [dx, own?.weight ?? null, own?.bias ?? null]
+    })
+  }
+
+  /** Dropout with a mask of its own, which the way down draws again; the value itself in evaluation. */
+  dropout<T extends tf.Tensor>(x: Var<T>, rate: number): Var<T> {
+    const drop = this.#dropper<T>(rate)
+    return drop ? this.tape.record(drop(x.tensor), [x], [], (dy) => [drop(dy)]) : x
+  }
+
+  /** One dropout site: the same mask on every call, or null when nothing is dropped. */
+  #dropper<T extends tf.Tensor>(rate: number): ((x: T) => T) | null {
+    const site = this.#sites++
+    if (!this.noise || rate <= 0) return null
+    const { seed, call } = this.noise
+    return (x) => dropout(x, rate, seed, Math.imul(call, sitesPerCall) + site)
+  }
+
+  /** x [B·S,N·D] -> [B,N,S,D] */
+  splitHeads(x: Matrix, B: number, N: number): Heads {
+    return this.tape.record(splitHeads(x.tensor, B, N), [x], [], (dy) => [mergeHeads(dy)])
+  }
+
+  /** x [B,N,S,D] -> [B·S,N·D] */
+  mergeHeads(x: Heads): Matrix {
+    const [B, N] = x.shape
+    return this.tape.record(mergeHeads(x.tensor), [x], [], (dy) => [splitHeads(dy, B, N)])
+  }
+
+  /**
+   * softmax(q·kᵀ·scale)·v over the keys that the mask keeps, with dropout on the probabilities.
+   * q [B,N,S,D], k and v [B,N,T,D], attention_mask int32 [B,T] or, where rows see different keys, [B·S,T] -> [B,N,S,D]
+   */
+  attention(q: Heads, k: Heads, v: Heads, attention_mask: Mask, scale: number, rate: number): Heads {
+    const drop = this.#dropper<tf.Tensor4D>(rate) ?? ((x: tf.Tensor4D) => x)
+    const { p, o } = tf.tidy(() => {
+      const p = maskedSoftmax(matmul(q.tensor, k.tensor, false, true), attention_mask, scale) // [B,N,S,T]
+      return { p, o: matmul(drop(p), v.tensor) }
+    })
+    const kept = new Var(p, false, false)
+    const result = this.tape.record(o, [q, k, v], [q, k, v, kept], (dy) => {
+      const dV = v.trained ? matmul(drop(p), dy, true, false) : null
+      if (!q.trained && !k.trained) return [null, null, dV]
+      const dScores = softmaxBackward(drop(matmul(dy, v.tensor, false, true)), p, scale)
+      return [
+        q.trained ? matmul(dScores, k.tensor) : null,
+        k.trained ? matmul(dScores, q.tensor, true, false) : null,
+        dV,
+      ]
+    })
+    this.tape.release(kept)
+    return result
+  }
+
+  /** attention_mask [R,T] -> [R,count+T]: `count` columns in front that every row sees (1) or none does (0). */
+  extendMask(attention_mask: Mask, count: number, value: 0 | 1): Mask {
+    return tf.concat([tf.fill([attention_mask.shape[0], count], value, 'int32') as Mask, attention_mask], 1)
+  }
+
+  /** The mask of `count` rows of a batch of B from `start`; [B,T] or [B·S,T]. */
+  maskRows(attention_mask: Mask, B: number, start: number, count: number): Mask {
+    const [rows, T] = attention_mask.shape
+    const each = rows / B
+    return tf.slice(attention_mask, [start * each, 0], [count * each, T])
+  }
+
+  /** Masks of parts of a batch, of one width, under one another. */
+  joinMasks(parts: Mask[]): Mask {
+    return parts.length === 1 ? parts[0]! : tf.concat(parts, 0)
+  }
+
+  /**
+   * The mask of a batch [B,S] that gets P prompt rows: their columns are seen by all, and they themselves, the first P
+   * queries, see everything, padding too. -> [B·(P+S),P+S]
+   */
+  promptMask(attention_mask: Mask, P: number): Mask {
+    const [B, S] = attention_mask.shape
+    const T = P + S
+    const own = tf.tile(tf.reshape(this.extendMask(attention_mask, P, 1), [B, 1, T]), [1, S, 1])
+    return tf.reshape(tf.concat([tf.fill([B, P, T], 1, 'int32'), own], 1), [B * T, T])
+  }
+
+  /** softmax over the last of two axes: x [N,M] -> [N,M] */
+  softmax(x: Matrix): Matrix {
+    const y = tf.softmax(x.tensor)
+    return this.tape.record(y, [x], ['output'], (dy) => [
+      tf.mul(y, tf.sub(dy, tf.sum(tf.mul(y, dy), -1, true))),
+    ])
+  }
+
+  /** Values side by side along an axis. */
+  concat<T extends tf.Tensor>(parts: Var<T>[], axis: number): Var<T> {
+    if (parts.length === 1) return parts[0]!
+    const y = tf.concat(
+      parts.map(({ tensor }) => tensor),
+      axis,
+    )
+    return this.tape.record(y, parts, [], (dy) => {
+      let from = 0
+      return parts.map(({ shape, trained }) => {
+        const begin = shape.map((_, i) => (i === axis ? from : 0))
+        from += shape[axis]!
+        return trained ? tf.slice(dy, begin, shape) : null
+      })
+    })
+  }
+
+  /** `size` entries of an axis from `start`. */
+  slice<T extends tf.Tensor>(x: Var<T>, axis: number, start: number, size: number): Var<T> {
+    if (start === 0 && size === x.shape[axis]) return x
+    const begin = x.shape.map((_, i) => (i === axis ? start : 0))
+    const sizes = x.shape.map((length, i) => (i === axis ? size : length))
+    const around = x.shape.map((length, i): [number, number] =>
+      i === axis ? [start, length - start - size] : [0, 0],
+    )
+    return this.tape.record(tf.slice(x.tensor, begin, sizes), [x], [], (dy) => [tf.pad(dy, around)])
+  }
+
+  /** Rows of x [N,H] by index (int32 [M], each below N; see `Walk.constant`) -> [M,H]. */
+  gather(x: Matrix, indices: Vector): Matrix {
+    return this.tape.record(tf.gather(x.tensor, indices.tensor), [x], [indices], (dy) => [
+      segmentSum(dy, indices.tensor, x.shape[0]),
+    ])
+  }
+
+  /** Rows of x [N,H] by distinct indices on the host [M] -> [M,H]; the way back is a gather too. */
+  rows(x: Matrix, indices: Int32Array): Matrix {
+    const [N, H] = x.shape
+    return this.tape.record(tf.gather(x.tensor, tf.tensor1d(indices, 'int32')), [x], [], (dy) => {
+      const origin = new Int32Array(N).fill(indices.length)
+      indices.forEach((row, i) => (origin[row] = i))
+      return [tf.gather(tf.concat2d([dy, tf.zeros([1, H])], 0), tf.tensor1d(origin, 'int32'))]
+    })
+  }
+
+  /**
+   * torch.nn.Embedding: ids int32 [N] of a table in row blocks -> [N,H]. The row `padding_idx` gets no gradient. Only a
+   * table in one block can be trained.
+   */
+  embedding(blocks: Matrix[], ids: tf.Tensor1D, padding_idx: number): Matrix {
+    const y = embedding(
+      blocks.map(({ tensor }) => tensor),
+      ids,
+    )
+    return this.tape.record(y, blocks, [], (dy) => {
+      const real = tf.cast(tf.notEqual(tf.expandDims(ids, 1), tf.scalar(padding_idx, 'int32')), 'float32')
+      return [segmentSum(tf.mul(dy, real), ids, blocks[0]!.shape[0])]
+    })
+  }
+
+  reshape<T extends tf.Tensor>(x: Var, shape: number[]): Var<T> {
+    return this.tape.record(tf.reshape(x.tensor, shape) as T, [x], [], (dy) => [tf.reshape(dy, x.shape)])
+  }
+
+  /** The axes in another order. */
+  transpose<T extends tf.Tensor>(x: Var<T>, order: number[]): Var<T> {
+    const back = order.map((_, i) => order.indexOf(i))
+    return this.tape.record(tf.transpose(x.tensor, order) as T, [x], [], (dy) => [tf.transpose(dy, back)])
+  }
+
+  /** Whole parts, cut towards zero as `int()` does; no gradient goes through. */
+  whole<T extends tf.Tensor>({ tensor }: Var<T>): Var<T> {
+    return new Var(tf.cast(tf.cast(tensor, 'int32'), 'float32') as T, false, false)
+  }
+
+  /** The same values, through which no gradient goes. */
+  detach<T extends tf.Tensor>({ tensor }: Var<T>): Var<T> {
+    return new Var(tensor.clone(), false, false)
+  }
+}
+
+/** x summed over the axes that broadcasting stretched from `shape`. */
+function sumTo(x: tf.Tensor, shape: number[]): tf.Tensor {
+  const missing = x.rank - shape.length
+  if (shape.length === 1 && x.rank === 2 && shape[0] === x.shape[1]) return columnSum(x as tf.Tensor2D)
+  const axes = x.shape.map((_, i) => i).filter((i) => i < missing || shape[i - missing] !== x.shape[i])
+  return axes.length === 0 ? x : tf.reshape(tf.sum(x, axes), shape)
+}

@@ -3,16 +3,14 @@
  * run this file; what differs is where bytes come from and where events go.
  */
 import { keptOf, withDrop, type Assembled, type Own } from './assembly.ts'
+import { refuseProblems } from './problems.ts'
 import type { AdapterBundle, AdapterDrop, SetupBundle } from './config.ts'
-import { trainingProblems, type TrainingArguments } from './trainingArguments.ts'
+import type { TrainingArguments } from './trainingArguments.ts'
 import type { Base } from './base.ts'
 import type { Encoded } from './data/batches.ts'
 import type { Dataset } from './data/dataset.ts'
-import { dropProblem } from './methods/adapterDrop.ts'
-import { setupProblems } from './methods/registry.ts'
 import { initialTensors } from './model/initialise.ts'
 import { createModel, disposeModel, tensorsOf, type Model } from './model/model.ts'
-import { maxTokens } from './model/robertaConfig.ts'
 import { judge } from './predict.ts'
 import type { Judged } from './protocol.ts'
 import type { Metrics } from './train/metrics.ts'
@@ -23,6 +21,8 @@ import { train, type Checkpoint, type TrainEvent, type TrainResult, type Wish } 
 export interface Job {
   base: Base
   dataset: Dataset
+  /** Other tasks that train together with this one, each with a head of its own in `assembled`. */
+  beside?: { head: string; dataset: Dataset }[]
   /** The adapter and head that the run makes. */
   own: Own
   /** All that stands on the base, `own` among it, with the tensors of what was loaded; the rest starts from the seed. */
@@ -48,11 +48,16 @@ export async function* run(job: Job): AsyncGenerator<TrainEvent, Outcome, Wish> 
   const { given } = assembled
   const setup = withDrop(assembled.setup, adapter_drop)
   refuseProblems(job)
-  const encoded = (rows: Dataset['train']): Encoded => encodeFor(base, dataset, rows, args, job.task)
+  const encoded = (rows: Dataset['train'], of = dataset): Encoded => encodeFor(base, of, rows, args, job.task)
   const start = await initialTensors(base.roberta, setup, given, args.seed, base.tokenizer.pieces)
   const model = createModel(base.roberta, setup, start)
   try {
-    const data = { train: encoded(dataset.train), validation: encoded(dataset.validation) }
+    const beside = job.beside?.map(({ head, dataset: of }) => ({ head, train: encoded(of.train, of) }))
+    const data = {
+      train: encoded(dataset.train),
+      validation: encoded(dataset.validation),
+      ...(beside && { beside }),
+    }
     const result = yield* train(model, data, args, resume, adapter_drop)
     const { test, judged } = await judge(model, dataset.test, encoded(dataset.test), args)
     const done = { ...assembled, setup, given: await tensorsOf(model) }
@@ -62,15 +67,4 @@ export async function* run(job: Job): AsyncGenerator<TrainEvent, Outcome, Wish> 
     disposeModel(model)
     throw error
   }
-}
-
-/** Throws what is wrong with a job before anything is made of it. */
-function refuseProblems({ base: { config }, assembled: { setup }, args, adapter_drop }: Job): void {
-  const drop = adapter_drop && dropProblem(adapter_drop, config.num_hidden_layers)
-  const [problem] = [...setupProblems(setup, config), ...(drop ? [drop] : []), ...trainingProblems(args)]
-  if (problem !== undefined) throw new Error(problem)
-  if (args.max_length > maxTokens(config))
-    throw new Error(
-      `max_length is ${args.max_length}, but this model reads at most ${maxTokens(config)} tokens; lower it.`,
-    )
 }

@@ -28,6 +28,7 @@ const program = [
   'opened.ts',
   'shelf.ts',
   'sources.ts',
+  'problems.ts',
   'deviceText.ts',
   'task.ts',
   'training.ts',

@@ -133,6 +133,43 @@ it('goes on with masked-LM pretraining, in blocks, through an invertible adapter
   expect(tf.memory().numTensors).toBe(before)
 })
 
+it('trains two heads on one backbone together, each on its own rows', async () => {
+  const dataset = await data({})
+  const tags = await data({ label: 'stars', threshold: 3 })
+  const own: Own = {
+    name: 't',
+    adapter: loraConfig,
+    head: headFor(base.config, dataset, undefined, plainTask),
+  }
+  const assembled = assemble(own, noMembers, new Map())
+  const { setup, id2label } = assembled
+  setup.heads.stars = headFor(base.config, tags, undefined, plainTask)
+  setup.train.heads.push('stars')
+  setup.active_heads.push('stars')
+  id2label.stars = tags.id2label
+  const beside = [{ head: 'stars', dataset: tags }]
+  const job = {
+    base,
+    dataset,
+    beside,
+    own,
+    assembled,
+    args,
+    task: plainTask,
+    adapter_drop: null,
+    resume: null,
+  }
+  const program = run(job)
+  for (;;) {
+    const { value, done } = await program.next()
+    if (!done) continue
+    const found = await answers(value, ['A great and lovely film', 'A terrible and boring film'])
+    expect(found.map(([best]) => best!.label)).toEqual(['1', '0', 'positive', 'negative'])
+    expect(Object.keys('heads' in value.kept ? value.kept.heads : {})).toEqual(['t', 'stars'])
+    return
+  }
+})
+
 it('answers with label words, without a classification head', async () => {
   const label_words = { template: '{text} It was<mask>.', words: ['terrible', 'great'] }
   const dataset = await data({})

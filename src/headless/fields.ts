@@ -128,6 +128,13 @@ export const fields: Record<string, Record<string, Field>> = {
     load: { help: 'adapter folders as name=DIR, comma-separated (load_adapter)', kind: 'list', value: [] },
     with_head: { help: 'load their heads too', kind: 'switch', value: false },
     train_loaded: { help: 'names of loaded adapters that train further', kind: 'list', value: [] },
+    second_dataset: {
+      help: 'labelled files of a second task, whose head trains together with the first on one backbone',
+      kind: 'list',
+      value: null,
+    },
+    second_name: { help: "name of the second task's head", kind: 'text', value: 'second' },
+    second_label: { help: 'its label column (default: guessed)', kind: 'text', value: null },
     active: {
       help: 'what is active (set_active_adapters), such as Stack("a", "trial") or Fuse("a", "b")',
       kind: 'text',

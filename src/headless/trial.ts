@@ -36,9 +36,9 @@ import { summaryText } from '../model/params.ts'
 import { parseRobertaConfig } from '../model/robertaConfig.ts'
 import { Opened, promptOfRun, summaryOf } from '../opened.ts'
 import type { ExportForm } from '../protocol.ts'
-import { run, type Outcome } from '../run.ts'
+import { run, type Job, type Outcome } from '../run.ts'
 import { exportKept } from '../shelf.ts'
-import { givenHead, headFor, type TaskOptions } from '../task.ts'
+import { givenHead, headFor, plainTask, type TaskOptions } from '../task.ts'
 import type { KeptRun } from '../training.ts'
 import type { TrainEvent } from '../train/train.ts'
 import { dumpBatch } from './dump.ts'
@@ -107,7 +107,8 @@ async function trial(values: Values, transformer: string, device: string): Promi
   const assembled = await assembledWith(own, values)
   for (const [key, tensor] of await givenHead(base, own.head, name, task)) assembled.given.set(key, tensor)
   const adapter_drop = dropOf(values)
-  const program = run({ base, dataset, own, assembled, args, task, adapter_drop, resume: null })
+  const beside = await secondTask(values, base, assembled, split)
+  const program = run({ base, dataset, beside, own, assembled, args, task, adapter_drop, resume: null })
   const history: KeptRun['history'] = { step: [], evaluation: [] }
   for (;;) {
     const { value, done } = await program.next()
@@ -173,6 +174,30 @@ function headOptions(values: Values): Partial<HeadOptions> {
     use_pooler: pooling === 'pooler',
     pooling: pooling === 'mean' ? 'mean' : 'first',
   }
+}
+
+/** A second task with a head of its own beside the run's, which both train. */
+async function secondTask(
+  values: Values,
+  base: Base,
+  { setup, id2label }: Assembled,
+  split: Parameters<typeof buildDataset>[3],
+): Promise<NonNullable<Job['beside']>> {
+  if (values.second_dataset === null) return []
+  const head = adapterName(String(values.second_name))
+  const tables = await parseSources(await openSources(values.second_dataset as string[]))
+  const mapping = mappingOf(
+    { ...values, label: values.second_label ?? null, text: null, text_pair: null },
+    tables,
+  )
+  const roles: Role[] = tables.map(() => 'all')
+  const dataset = buildDataset(tables, roles, mapping, split)
+  if (head in setup.heads) throw new Error(`Two heads are named "${head}"; give --second_name another name.`)
+  setup.heads[head] = headFor(base.config, dataset, headOptions(values), plainTask)
+  setup.train.heads.push(head)
+  setup.active_heads.push(head)
+  id2label[head] = dataset.id2label
+  return [{ head, dataset }]
 }
 
 function taskOf(values: Values): TaskOptions {

@@ -8,6 +8,7 @@ import type { AdapterDrop, TensorMap } from '../config.ts'
 import type { TrainingArguments } from '../trainingArguments.ts'
 import type { Batch, Encoded } from '../data/batches.ts'
 import { epochBatches } from '../data/masking.ts'
+import { togetherSteps } from '../data/tasks.ts'
 import { adamwState, type AdamWState } from '../kernels/adamw.ts'
 import { skippedLayers } from '../methods/adapterDrop.ts'
 import { setParams, type Model } from '../model/model.ts'
@@ -24,6 +25,8 @@ export interface TrainData {
   train: Encoded
   /** Empty: nothing is evaluated, and the last weights are the best. */
   validation: Encoded
+  /** Other tasks that train together with this one, each with the active head that answers it. */
+  beside?: { head: string; train: Encoded }[]
 }
 
 export interface Evaluation {
@@ -74,7 +77,7 @@ export async function* train(
   resume: Omit<Checkpoint, 'type' | 'asked'> | null = null,
   drop: AdapterDrop | null = null,
 ): AsyncGenerator<TrainEvent, TrainResult, Wish> {
-  const schedule = plan(args, data.train.labels.length)
+  const schedule = plan(args, longest(data))
   const { stepsPerEpoch, total } = schedule
   const evaluates = args.eval_strategy !== 'no' && data.validation.labels.length > 0
   const readings = new Readings(args.logging_steps)
@@ -85,7 +88,7 @@ export async function* train(
   let paths: InPath[] | null = null
 
   try {
-    for (const { batches, epoch } of stepsFrom(data.train, args, model, schedule, state.step)) {
+    for (const { batches, epoch } of stepsFrom(data, args, model, schedule, state.step)) {
       if (ending) break
       if (!paths) yield* (paths = await startInPath(model, batches[0]!))
       readings.startWatch()
@@ -126,6 +129,11 @@ export async function* train(
     readings.dispose()
     tf.dispose([state.p, state.m, state.v])
   }
+}
+
+/** Rows of the longest of the tasks, which says how long an epoch is. */
+function longest({ train, beside = [] }: TrainData): number {
+  return Math.max(train.labels.length, ...beside.map((task) => task.train.labels.length))
 }
 
 /** Ends an optimiser step and answers wishes for checkpoints until there are no more; returns the last wish. */
@@ -176,25 +184,44 @@ function atDepth<T>(
 
 /** Micro-batches of each optimiser step from step `from` on, with the epochs that will be done after it. */
 function* stepsFrom(
-  encoded: Encoded,
+  data: TrainData,
   args: TrainingArguments,
   model: Model,
   { stepsPerEpoch, total }: { stepsPerEpoch: number; total: number },
   from: number,
 ): Generator<{ batches: Batch[]; epoch: number }> {
-  const k = args.gradient_accumulation_steps
-  for (let step = from, batches: Batch[] = []; step < total; step++) {
+  for (let step = from, steps: Batch[][] = []; step < total; step++) {
     const within = step % stepsPerEpoch
-    if (within === 0 || step === from)
-      batches = epochBatches(encoded, {
-        batch_size: args.per_device_train_batch_size,
-        seed: args.seed,
-        epoch: Math.floor(step / stepsPerEpoch),
-        group_by_length: args.group_by_length,
-        pad_token_id: model.roberta.config.pad_token_id,
-      })
-    yield { batches: batches.slice(within * k, (within + 1) * k), epoch: (step + 1) / stepsPerEpoch }
+    if (within === 0 || step === from) steps = epochSteps(data, args, model, Math.floor(step / stepsPerEpoch))
+    yield { batches: steps[within]!, epoch: (step + 1) / stepsPerEpoch }
   }
+}
+
+/** One epoch as the micro-batches of its optimiser steps; of several tasks, one of each to a step. */
+function epochSteps(
+  { train, beside = [] }: TrainData,
+  args: TrainingArguments,
+  { roberta, setup }: Model,
+  epoch: number,
+): Batch[][] {
+  const batchesOf = (rows: Encoded) =>
+    epochBatches(rows, {
+      batch_size: args.per_device_train_batch_size,
+      seed: args.seed,
+      epoch,
+      group_by_length: args.group_by_length,
+      pad_token_id: roberta.config.pad_token_id,
+    })
+  const own = batchesOf(train)
+  const k = args.gradient_accumulation_steps
+  if (beside.length === 0)
+    return Array.from({ length: Math.ceil(own.length / k) }, (_, i) => own.slice(i * k, (i + 1) * k))
+  if (k > 1)
+    throw new Error(
+      'Tasks that train together fill a step with one batch of each; set gradient_accumulation_steps to 1.',
+    )
+  const others = beside.map(({ head, train: rows }) => ({ head, batches: batchesOf(rows) }))
+  return togetherSteps([{ head: setup.active_heads[0]!, batches: own }, ...others])
 }
 
 /** The state before the first step, or a checkpoint's. */

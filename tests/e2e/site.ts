@@ -19,11 +19,11 @@ const types: Record<string, string> = {
   '.svg': 'image/svg+xml',
 }
 
-/** Builds the app into `siteFolder`. Throws with the build's own words when it fails. */
-export function buildSite(): void {
+/** Builds the app into a folder. Throws with the build's own words when it fails. */
+export function buildSite(folder = siteFolder): void {
   const vite = resolve('node_modules/vite/bin/vite.js')
   const env = { ...process.env, NODE_ENV: 'production' }
-  const build = spawnSync(process.execPath, [vite, 'build', '--outDir', siteFolder, '--emptyOutDir'], {
+  const build = spawnSync(process.execPath, [vite, 'build', '--outDir', folder, '--emptyOutDir'], {
     encoding: 'utf8',
     env,
   })

@@ -1,14 +1,15 @@
 /** Texts in, labels and scores out (transformers' `pipeline('text-classification', top_k=None)`), and judgement. */
 import type { TrainingArguments } from './trainingArguments.ts'
-import type { HeadConfig } from './config.ts'
+import type { AdapterConfig, HeadConfig } from './config.ts'
 import { encode, type Encoded } from './data/batches.ts'
 import { encodePrompt } from './data/prompt.ts'
 import type { Example } from './data/dataset.ts'
 import type { Tokenizer } from './data/tokenizer.ts'
+import { childConfigs } from './methods/registry.ts'
 import type { Model } from './model/model.ts'
 import type { Judged, LabelWordsOptions, Metrics, Prediction } from './protocol.ts'
 import { promptOf } from './task.ts'
-import { argMax, evaluate, logitsOf, logitsOfHeads, sigmoid, softmax } from './train/evaluate.ts'
+import { argMax, evaluate, logitsOfHeads, sigmoid, softmax } from './train/evaluate.ts'
 
 /** What a prediction needs besides the tokenizer; `heads` are the model's active ones, in their order. */
 export interface Classifier {
@@ -28,13 +29,23 @@ export const alone = (text: string): TextPair => ({ text, text_pair: null })
 /** Rows of one batch; predictions need no gradients, so they may be many. */
 const batchSize = 32
 
+/**
+ * Whether padding changes the answer, as it does in the library: gates average over it and prompts attend to it. Texts
+ * then go through the model one by one, so that each answers as it does alone.
+ */
+function heedsPadding({ setup }: Model): boolean {
+  const heeds = (config: AdapterConfig) =>
+    config.architecture === 'prompt_tuning' || ('use_gating' in config && config.use_gating)
+  return Object.values(setup.adapters).flatMap(childConfigs).some(heeds)
+}
+
 /** Scores of every label for each text, best first: of all texts by the first head, then by the next. */
 export async function predictTexts(
   classifier: Classifier,
   tokenizer: Tokenizer,
   texts: TextPair[],
 ): Promise<Prediction[]> {
-  const logits = await logitsOfHeads(classifier.model, encoded(classifier, tokenizer, texts), batchSize)
+  const logits = await allLogits(classifier, tokenizer, texts)
   return classifier.heads.flatMap(({ name, id2label }, h) => {
     const answer = answerOf(classifier.model.setup.heads[name]!)
     return logits[h]!.map((row) => {
@@ -62,12 +73,24 @@ export async function exampleLogits(
 }
 
 /** The first head's logits of each text. */
-export function textLogits(
+export async function textLogits(
   classifier: Classifier,
   tokenizer: Tokenizer,
   texts: string[],
 ): Promise<Float32Array[]> {
-  return logitsOf(classifier.model, encoded(classifier, tokenizer, texts.map(alone)), batchSize)
+  return (await allLogits(classifier, tokenizer, texts.map(alone)))[0] ?? []
+}
+
+function allLogits(
+  classifier: Classifier,
+  tokenizer: Tokenizer,
+  texts: TextPair[],
+): Promise<Float32Array[][]> {
+  const { model } = classifier
+  const rows = encoded(classifier, tokenizer, texts)
+  return heedsPadding(model)
+    ? logitsOfHeads(model, { ...rows, exact: true }, 1)
+    : logitsOfHeads(model, rows, batchSize)
 }
 
 function encoded(

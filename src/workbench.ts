@@ -279,8 +279,8 @@ export class Workbench {
   /** Puts a kept run into the model, unless it is there already as it was kept. */
   async #open(runId: string): Promise<Opened> {
     if (this.#opened?.runId === runId && this.#opened.opened.merged.length === 0) return this.#opened.opened
-    const base = this.#model()
     const kept = await keptAdapter(runId)
+    const base = this.#model()
     if ('adapter' in kept) this.#check(kept)
     const opened = Opened.ofRun(base, runId, kept, promptOfRun((await getRun(runId)) as KeptRun))
     this.#closeAdapter()

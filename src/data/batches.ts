@@ -14,6 +14,8 @@ export interface Encoded {
   /** Class indices; 0 where the rows have targets of another kind. */
   labels: Int32Array
   targets?: RowTargets | null
+  /** Pad a batch to its longest row and no further, for models whose answers depend on the padding. */
+  exact?: boolean
   /** Present: words are hidden in every batch, drawn anew in training and once for all in evaluation. */
   masking?: MaskingArguments & { seed: number; vocabulary: MaskVocabulary }
 }
@@ -125,7 +127,7 @@ function collate(encoded: Encoded, indices: Int32Array, pad_token_id: number, ca
   const rows = Array.from(indices, (i) => encoded.input_ids[i]!)
   const longest = rows.reduce((length, row) => Math.max(length, row.length), 0)
   const B = rows.length
-  const S = Math.min(bucket(longest), cap)
+  const S = encoded.exact ? longest : Math.min(bucket(longest), cap)
   const input_ids = new Int32Array(B * S).fill(pad_token_id)
   const attention_mask = new Int32Array(B * S)
   let tokens = 0

@@ -30,7 +30,8 @@ import { readZip } from '../io/zip.ts'
 import type { BackendKind } from '../kernels/backend.ts'
 import { lastOf } from '../methods/composition.ts'
 import { dynamicFusion, staticFusion } from '../methods/fusion.ts'
-import { parsePreset } from '../methods/registry.ts'
+import { trainingWarnings } from '../methods/reft.ts'
+import { childConfigs, parsePreset } from '../methods/registry.ts'
 import { parseSetup } from '../methods/setupText.ts'
 import { summaryText } from '../model/params.ts'
 import { parseRobertaConfig } from '../model/robertaConfig.ts'
@@ -108,6 +109,8 @@ async function trial(values: Values, transformer: string, device: string): Promi
   for (const [key, tensor] of await givenHead(base, own.head, name, task)) assembled.given.set(key, tensor)
   const adapter_drop = dropOf(values)
   const beside = await secondTask(values, base, assembled, split)
+  for (const config of childConfigs(adapter))
+    if (config.architecture === 'reft') trainingWarnings(config, args).forEach(progress)
   const program = run({ base, dataset, beside, own, assembled, args, task, adapter_drop, resume: null })
   const history: KeptRun['history'] = { step: [], evaluation: [] }
   for (;;) {

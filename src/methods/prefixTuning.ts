@@ -262,10 +262,9 @@ function prepend(walk: Walk, config: PrefixTuningConfig, name: string, state: St
   const index = prefixedLayers(base, config).indexOf(walk.layer)
   const pool = poolOf(walk, config, name) // [P,2·layers·H]
   const gates = config.use_gating ? gatesOf(walk, config, name, state.x, B) : []
-  const zeros = walk.constant<Heads>(new Float32Array(B * N * P * (H / N)), [B, N, P, H / N])
   const part = (pair: number, gate: Heads | undefined) => {
     const own = ops.splitHeads(ops.slice(pool, 1, (2 * index + pair) * H, H), 1, N) // [1,N,P,D]
-    const all = ops.dropout(ops.addBroadcast(zeros, own), config.dropout) // [B,N,P,D]
+    const all = ops.dropout(ops.repeat(own, B), config.dropout) // [B,N,P,D]
     return gate ? ops.mul(all, gate) : all
   }
   return {

@@ -6,7 +6,6 @@
 import type { Tensor3D } from '@tensorflow/tfjs-core'
 import type { AdapterSetup, PromptTuningConfig, RobertaConfig, TensorMap } from '../config.ts'
 import type { Matrix } from '../model/ops.ts'
-import type { Var } from '../model/tape.ts'
 import { normal } from './draws.ts'
 import type { Field, Method, Parameter, Start, Walk } from './method.ts'
 
@@ -138,10 +137,7 @@ function embeddings(walk: Walk, x: Matrix): Matrix {
   const H = walk.base.hidden_size
   const rows = ops.reshape<Tensor3D>(x, [B, S, H])
   const prompt = ops.reshape<Tensor3D>(walk.parameter(promptKey(name)), [1, P, H])
-  const prompts = ops.addBroadcast(
-    walk.constant<Var<Tensor3D>>(new Float32Array(B * P * H), [B, P, H]),
-    prompt,
-  )
+  const prompts = ops.repeat(prompt, B)
   const parts =
     config.combine === 'prefix'
       ? [prompts, rows]

@@ -86,6 +86,12 @@ export class Ops {
     ])
   }
 
+  /** x [1,…] the same for each of `count` rows: [count,…]. */
+  repeat<T extends tf.Tensor>(x: Var<T>, count: number): Var<T> {
+    const times = x.shape.map((_, i) => (i === 0 ? count : 1))
+    return this.tape.record(tf.tile(x.tensor, times), [x], [], (dy) => [sumTo(dy, x.shape)])
+  }
+
   /** a + b with broadcasting; the result has the shape of `a`. */
   addBroadcast<T extends tf.Tensor>(a: Var<T>, b: Var): Var<T> {
     return this.tape.record(tf.add<T>(a.tensor, b.tensor), [a, b], [], (dy) => [

@@ -67,7 +67,7 @@ export async function prepareRuns(page: Page): Promise<void> {
   await chooseFile(page, 'returns.csv', madeUpCsv(40))
   await dataReady(page)
   await makeQuick(page, 3)
-  await setField(page, 'learning_rate', 0.03)
+  await setField(page, 'learning_rate', 0.1)
 }
 
 /** Types a configuration as the library writes it and waits until the page has taken it. */
@@ -87,7 +87,7 @@ export async function trainTo(page: Page, name: string): Promise<void> {
   await until(`${name} is in use`, 240, async () => {
     const wrong = await alerts(page)
     if (wrong.length > 0) throw new Error(`training ${name}: ${wrong.join(' ')}`)
-    return (await stageLine(page, 'Use')).endsWith(name)
+    return (await stageLine(page, 'Use')).split('\n').includes(name)
   })
 }
 

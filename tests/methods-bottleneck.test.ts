@@ -1,6 +1,6 @@
 /**
  * Bottleneck adapters where tests/parity does not look: unlike ones in one composition, an odd model width, fusions with
- * parts switched off, fresh values in full (tests/fixtures/methods/make_bottleneck.py), what happens while training,
+ * parts switched off, fresh values in full (tests/parity/make_bottleneck.py), what happens while training,
  * counts and refusals.
  */
 import * as tf from '@tensorflow/tfjs-core'

@@ -1,4 +1,4 @@
-/** What is done to whole adapters, against the real library (tests/fixtures/methods/make_registry.py). */
+/** What is done to whole adapters, against the real library (tests/parity/make_registry.py). */
 import { beforeAll, describe, expect, test } from 'vitest'
 import type { AdapterConfig, HostTensor, RobertaConfig, TensorMap } from '../src/config.ts'
 import { dropProblem, skippedLayers } from '../src/methods/adapterDrop.ts'

@@ -1,6 +1,6 @@
 /**
  * LoRA, (IA)³, DoRA and ReFT where they meet one another or a composition block, against the real library
- * (tests/fixtures/methods/make_lora_reft.py), their fresh values in full, counts and refusals.
+ * (tests/parity/make_lora_reft.py), their fresh values in full, counts and refusals.
  */
 import { readFileSync } from 'node:fs'
 import * as tf from '@tensorflow/tfjs-core'

@@ -1,4 +1,4 @@
-/** The registry of methods against the real library (tests/fixtures/methods/make_registry.py). */
+/** The registry of methods against the real library (tests/parity/make_registry.py). */
 import { beforeAll, describe, expect, test } from 'vitest'
 import type { AdapterConfig, RobertaConfig } from '../src/config.ts'
 import { fullModelCount } from '../src/methods/comparison.ts'

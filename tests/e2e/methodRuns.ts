@@ -62,12 +62,13 @@ export async function openTinyFolder(page: Page): Promise<void> {
   await modelLoaded(page)
 }
 
-/** Uploads reviews, and makes a run three large steps long. */
+/** Uploads reviews, and makes a run three large steps long. Weight decay would take LoReFT out of the path. */
 export async function prepareRuns(page: Page): Promise<void> {
   await chooseFile(page, 'returns.csv', madeUpCsv(40))
   await dataReady(page)
   await makeQuick(page, 3)
   await setField(page, 'learning_rate', 0.1)
+  await setField(page, 'weight_decay', 0)
 }
 
 /** Types a configuration as the library writes it and waits until the page has taken it. */

@@ -6,6 +6,7 @@ from importlib.metadata import version
 import cases
 import draws
 import forward
+import heads
 import models
 import saved
 import sites
@@ -28,6 +29,7 @@ def main():
         cases.write_methods()
         cases.write_compositions()
         cases.write_heads()
+        heads.write_heads()
         sites.write_sites()
         training.write_training()
         training.write_curves()

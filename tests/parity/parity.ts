@@ -14,6 +14,8 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { readZip } from '../../src/io/zip.ts'
 import { presets } from '../../src/methods/registry.ts'
+import { compareContinued } from './continue.ts'
+import { compareStandalone } from './exports.ts'
 import { compareFolders } from './folders.ts'
 import { Table, type Difference } from './table.ts'
 
@@ -87,8 +89,9 @@ function python(): string {
 
 function writeFixtures(interpreter: string): void {
   run(interpreter, [`${here}/make.py`])
-  for (const script of ['self_test', 'make_torch_files', 'make_library_files', 'make_keys'])
-    run(interpreter, [`${here}/${script}.py`])
+  const files = ['self_test', 'make_torch_files', 'make_library_files', 'make_keys']
+  const details = ['make_bottleneck', 'make_lora_reft', 'make_registry']
+  for (const script of [...files, ...details]) run(interpreter, [`${here}/${script}.py`])
   run(process.execPath, ['node_modules/prettier/bin/prettier.cjs', '--write', 'src/model/selfTest.json'])
   run(interpreter, [`${here}/make_parquet.py`, 'tests/fixtures/parquet'])
   const tokenizer = '../shared/data/roberta-base/tokenizer.json'
@@ -236,9 +239,16 @@ async function main(only: string | undefined): Promise<void> {
     'tests/saved.test.ts',
     'tests/parity.test.ts',
     'tests/golden.test.ts',
+    'tests/heads.test.ts',
+    'tests/methods-bottleneck.test.ts',
+    'tests/methods-control.test.ts',
+    'tests/methods-lora.test.ts',
+    'tests/methods-registry.test.ts',
   ])
   compare('gpu', ['tests/gpu/parity.test.ts'])
   await compareFolders(interpreter, here, join(out, 'folders'), report)
+  await compareStandalone(interpreter, here, join(out, 'standalone'), report)
+  await compareContinued(interpreter, model, join(out, 'continued'), report)
   compareExports(interpreter)
   compareZips(interpreter)
   const { text, over } = table.print()

@@ -6,13 +6,13 @@ import type {
   AdapterDrop,
   AdapterSetup,
   Assembly,
-  BaseIdentity,
   HeadConfig,
   HostTensor,
   ModelSetup,
   SetupBundle,
   TensorMap,
 } from './config.ts'
+import { setupBundle } from './io/setup.ts'
 import { skippedLayers } from './methods/adapterDrop.ts'
 import { lastOf, namesIn } from './methods/composition.ts'
 import { parametersOf } from './methods/registry.ts'
@@ -126,41 +126,6 @@ export function assembledOfSetup({ active, active_heads, adapters, fusions, head
   }
 }
 
-/** A composition to keep, with the tensors that now stand on the base. Throws when no adapter is active. */
-export function setupBundle(
-  name: string,
-  { setup, id2label }: Pick<Assembled, 'setup' | 'id2label'>,
-  tensors: TensorMap,
-  base: BaseIdentity,
-  max_length: number,
-): SetupBundle {
-  const { active, active_heads } = setup
-  if (active === null) throw new Error('No adapter is active, so there is no setup to keep.')
-  const some = (fits: (key: string) => boolean): TensorMap =>
-    new Map([...tensors].filter(([key]) => fits(key)))
-  const isFusion = (key: string) => key.includes('.adapter_fusion_layer.')
-  return {
-    name,
-    active,
-    active_heads,
-    adapters: mapped(setup.adapters, (config, own) => ({
-      config,
-      tensors: some((key) => !key.startsWith('heads.') && !isFusion(key) && key.includes(`.${own}.`)),
-    })),
-    fusions: mapped(setup.fusions, (config, key) => ({
-      config,
-      tensors: some((one) => one.includes(`.adapter_fusion_layer.${key}.`)),
-    })),
-    heads: mapped(setup.heads, (config, own) => ({
-      config,
-      id2label: id2label[own] ?? [],
-      tensors: some((key) => key.startsWith(`heads.${own}.`)),
-    })),
-    base,
-    max_length,
-  }
-}
-
 /**
  * What a run leaves: its own adapter and head, or the whole setup where other adapters stand beside it. `done` holds
  * the tensors that now stand on the base.
@@ -176,7 +141,7 @@ export function keptOf(
   const alone = Object.keys(setup.adapters).length <= 1 && Object.keys(setup.heads).length === 1
   if (alone) return bundleOf(own, given, id2label, base, max_length)
   const labels = { ...done.id2label, [own.name]: id2label }
-  return setupBundle(own.name, { setup, id2label: labels }, given, base.identity, max_length)
+  return setupBundle(own.name, setup, given, labels, base.identity, max_length)
 }
 
 /** The tensors of a run's own adapter and head, with all that makes them usable again. */

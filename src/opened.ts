@@ -2,11 +2,12 @@
  * Kept adapters in the model, for prediction and export: how they work together, which of them are folded into the
  * base's weights at the moment, and the labels that each head answers with.
  */
-import { assemble, assembledOf, assembledOfSetup, mapped, setupBundle, type Assembled } from './assembly.ts'
+import { assemble, assembledOf, assembledOfSetup, mapped, type Assembled } from './assembly.ts'
 import type { Base } from './base.ts'
 import type { AdapterBundle, AdapterSetup, Assembly, HostTensor, SetupBundle, TensorMap } from './config.ts'
 import { foldProblem, foldedWeights, type WeightReader } from './io/foldedWeights.ts'
 import { openSafetensors } from './io/safetensors.ts'
+import { setupBundle } from './io/setup.ts'
 import { fusionParameters } from './methods/fusion.ts'
 import { loraPlaces } from './methods/lora.ts'
 import { childConfigs, countParameters } from './methods/registry.ts'
@@ -154,7 +155,8 @@ export class Opened {
 
   /** The composition as `save_adapter_setup` keeps it. Throws when nothing is active. */
   bundle(name: string): SetupBundle {
-    return setupBundle(name, this.assembled, this.assembled.given, this.base.identity, this.max_length)
+    const { setup, given, id2label } = this.assembled
+    return setupBundle(name, setup, given, id2label, this.base.identity, this.max_length)
   }
 }
 

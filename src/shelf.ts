@@ -6,7 +6,7 @@ import type { Base } from './base.ts'
 import type { AdapterBundle, AdapterConfig, Assembly, SetupBundle } from './config.ts'
 import { toAdapterHub } from './io/adapterhub.ts'
 import { continueInPython, type PythonRun } from './io/continueInPython.ts'
-import { getAdapter, getRun, putAdapter, putRun } from './io/db.ts'
+import { getAdapter, getRun, getSetup, putAdapter, putRun } from './io/db.ts'
 import { exportZip } from './io/export.ts'
 import type { BaseModel } from './io/foldedWeights.ts'
 import { fullModelFiles, type ExportFiles } from './io/fullModel.ts'
@@ -75,7 +75,7 @@ export async function loneAdapter(runId: string): Promise<AdapterBundle> {
 /** What a run left behind. Throws when it has not come to its end. */
 export async function keptAdapter(runId: string): Promise<AdapterBundle | SetupBundle> {
   const { name } = await getRun(runId)
-  const kept = await getAdapter(runId)
+  const kept = (await getAdapter(runId)) ?? (await getSetup(runId))
   if (!kept) throw new Error(`“${name}” has no finished adapter yet; train it to its end first.`)
   return kept
 }

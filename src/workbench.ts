@@ -4,13 +4,14 @@
  */
 import { assemble, noMembers, type Assembled, type Own } from './assembly.ts'
 import { openBase, type Base } from './base.ts'
-import type { AdapterBundle, Assembly, HeadOptions } from './config.ts'
+import type { AdapterBundle, Assembly, HeadOptions, SetupBundle } from './config.ts'
 import { buildDataset, guessMapping, guessRoles, summarise, type Dataset } from './data/dataset.ts'
 import { deviceLine, failures } from './deviceText.ts'
 import { parseSources, preview, type Table } from './data/parse.ts'
 import { adapterName, checkBase } from './io/adapterKeys.ts'
 import { getCheckpoint, getRun } from './io/db.ts'
 import type { DownloadProgress } from './io/progress.ts'
+import { checkSetupBase } from './io/setup.ts'
 import { openBackend } from './kernels/backend.ts'
 import { disposeRoberta } from './model/roberta.ts'
 import { selfTest, type SelfTestReport } from './model/selfTest.ts'
@@ -281,7 +282,7 @@ export class Workbench {
     if (this.#opened?.runId === runId && this.#opened.opened.merged.length === 0) return this.#opened.opened
     const kept = await keptAdapter(runId)
     const base = this.#model()
-    if ('adapter' in kept) this.#check(kept)
+    this.#check(kept)
     const opened = Opened.ofRun(base, runId, kept, promptOfRun((await getRun(runId)) as KeptRun))
     this.#closeAdapter()
     this.#opened = { runId, opened }
@@ -295,9 +296,11 @@ export class Workbench {
     return bundle
   }
 
-  #check(bundle: AdapterBundle): void {
+  #check(kept: AdapterBundle | SetupBundle): void {
     const { identity, config } = this.#model()
-    checkBase(bundle, { ...identity, intermediate_size: config.intermediate_size })
+    const open = { ...identity, intermediate_size: config.intermediate_size }
+    if ('adapter' in kept) checkBase(kept, open)
+    else checkSetupBase(kept, open)
   }
 
   #announce(opened: Opened): void {

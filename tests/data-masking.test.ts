@@ -11,8 +11,8 @@ import {
   maskingProblems,
 } from '../src/data/masking.ts'
 import { encodeBlocks, pack } from '../src/data/packing.ts'
-import { encodePrompt, labelWordIds, promptPresets, promptProblems } from '../src/data/prompt.ts'
-import { inTurn, togetherSteps } from '../src/data/tasks.ts'
+import { encodePrompt, labelWordIds, promptProblems } from '../src/data/prompt.ts'
+import { togetherSteps } from '../src/data/tasks.ts'
 import { loadTokenizer } from '../src/data/tokenizer.ts'
 import { TorchGenerator } from '../src/random.ts'
 import { metricsOfHiddenWords, metricsOfLabels, metricsOfNumbers } from '../src/train/metricsOfTargets.ts'
@@ -221,10 +221,6 @@ describe('prompts', () => {
     expect(problems({ label_words: ['not', ' not'] })).toContain('two classes')
     expect(problems({}, 3)).toContain('3 classes but 2 label words')
     expect(() => encodePrompt(rows, tokenizer, 64, task, 3)).toThrow('3 classes')
-    for (const { task, prompt_init_text } of promptPresets) {
-      expect(task.template).toContain('{text}')
-      expect(prompt_init_text).not.toBe('')
-    }
   })
 })
 
@@ -343,8 +339,7 @@ test('batches of two tasks, together and in turn', () => {
     'a12 b20',
     'a13 b21',
   ])
-  expect(inTurn(tasks).map(said)).toEqual(['a10', 'b20', 'a11', 'a12', 'b21', 'a13'])
-  expect(() => inTurn([tasks[0]!, { head: 'b', batches: [] }])).toThrow('“b” has no rows')
+  expect(() => togetherSteps([tasks[0]!, { head: 'b', batches: [] }])).toThrow('“b” has no rows')
   expect(() => togetherSteps([tasks[0]!, tasks[0]!])).toThrow('one head')
 })
 

@@ -14,7 +14,7 @@ import {
   lossOf,
   maskedLMScores,
 } from '../src/model/heads/head.ts'
-import { maskedLMHead, pretrainedHead, tiedKeys } from '../src/model/heads/maskedLM.ts'
+import { maskedLMHead, pretrainedHead } from '../src/model/heads/maskedLM.ts'
 import { vocabularyLoss } from '../src/model/heads/vocabularyLoss.ts'
 import { Ops, type Matrix, type Vector } from '../src/model/ops.ts'
 import { parseRobertaConfig } from '../src/model/robertaConfig.ts'
@@ -312,7 +312,6 @@ describe('heads as data', () => {
     const own = headParameters(config, maskedLMHead(config), 'a')
     expect(own.filter(({ role }) => role === undefined).map(({ key }) => key)).toEqual(hidden.trained)
     expect(own.at(-1)).toEqual({ key: 'heads.a.3.bias', shape: [41], role: 'buffer' })
-    expect(tiedKeys('a')).toEqual({ 'heads.a.3.weight': 'roberta.embeddings.word_embeddings.weight' })
   })
 
   test('fresh heads one after another are the library’s, draw for draw', async () => {

@@ -4,7 +4,6 @@ import type { AdapterConfig, HostTensor, RobertaConfig, TensorMap } from '../src
 import { dropProblem, skippedLayers } from '../src/methods/adapterDrop.ts'
 import { averageAdapter } from '../src/methods/average.ts'
 import { mergeAdapter, mergeProblem } from '../src/methods/merge.ts'
-import { ejectPrefixTuning } from '../src/methods/prefixEject.ts'
 import { parsePreset } from '../src/methods/registry.ts'
 import { expectClose, read, readRegistry, tensors, type Fixture, type Named } from './registry.fixture.ts'
 
@@ -182,18 +181,6 @@ function unmerged(
     return (y * m.data[o]!) / Math.sqrt(square)
   })
 }
-
-describe('eject_prefix_tuning', () => {
-  test('makes the library’s flat prefix', () => {
-    for (const one of fixture.ejected) {
-      const config = read(one.config)
-      if (config.architecture !== 'prefix_tuning') throw new Error('Only prefixes are made flat.')
-      const found = ejectPrefixTuning(config, tensors(one.given), 'a')
-      expect(found.config).toEqual({ ...config, flat: true })
-      expectClose(found.tensors, tensors(one.ejected), 1e-6)
-    }
-  })
-})
 
 describe('AdapterDrop', () => {
   test('is fixed, or drawn anew in each step from the seed', () => {

@@ -22,7 +22,6 @@ export interface Fixture {
     result: AdapterConfig
   }[]
   merges: { name: string; config: AdapterConfig; adapter: Named; before: Named; after: Named }[]
-  ejected: { config: AdapterConfig; given: Named; ejected: Named }[]
   strings: { text: string; config: AdapterConfig }[]
 }
 

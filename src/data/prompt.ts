@@ -17,32 +17,6 @@ export interface PromptTask {
   label_words: string[]
 }
 
-/** Ready tasks, with a text from which the vectors of prompt tuning may start (prompt_init_text). */
-export const promptPresets: { title: string; task: PromptTask; prompt_init_text: string }[] = [
-  {
-    title: 'It was …',
-    task: { template: '{text} It was<mask>.', label_words: ['terrible', 'great'] },
-    prompt_init_text: 'Classify the sentiment of the sentence.',
-  },
-  {
-    title: 'Sentiment, spelled out',
-    task: {
-      template: 'Task: Classify the sentiment of the sentence. sentence : {text} This sentence is :<mask>',
-      label_words: ['negative', 'positive'],
-    },
-    prompt_init_text: 'Classify the sentiment of the sentence.',
-  },
-  {
-    title: 'Grammar',
-    task: {
-      template:
-        'Task: Check whether the sentence is grammatically correct or not. sentence : {text} This sentence is :<mask>',
-      label_words: ['incorrect', 'correct'],
-    },
-    prompt_init_text: 'Classify whether the sentence is grammatically correct or not.',
-  },
-]
-
 const mask = '<mask>'
 
 /** What is wrong with a task for these classes and this tokenizer, one sentence each; empty when nothing is. */

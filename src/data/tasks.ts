@@ -19,15 +19,6 @@ export function togetherSteps(tasks: TaskBatches[]): Batch[][] {
   )
 }
 
-/** In turn: every batch of every task once, spread evenly, the longer task more often. */
-export function inTurn(tasks: TaskBatches[]): Batch[] {
-  checkTasks(tasks)
-  const placed = tasks.flatMap(({ head, batches }, task) =>
-    batches.map((batch, i) => ({ at: (i + 0.5) / batches.length, task, batch: { ...batch, head } })),
-  )
-  return placed.sort((a, b) => a.at - b.at || a.task - b.task).map(({ batch }) => batch)
-}
-
 function checkTasks(tasks: TaskBatches[]): void {
   const empty = tasks.find(({ batches }) => batches.length === 0)
   if (empty)

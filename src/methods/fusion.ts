@@ -50,13 +50,6 @@ export function isFusionValue(key: string): boolean {
   return key.includes('.adapter_fusion_layer.') && key.endsWith('.value.weight')
 }
 
-/** 2λ·(V - I), what the last step's value matrix [H,H] adds to the next step's gradient. */
-export function fusionRegularisationGradient({ shape, data }: HostTensor): HostTensor {
-  const H = shape[1]!
-  const pull = 2 * fusionRegularisation
-  return { shape, data: data.map((v, i) => pull * (v - (Math.floor(i / H) === i % H ? 1 : 0))) }
-}
-
 /** Whether the library's trainer would regularise under this setup. */
 export function regularisesFusion(setup: AdapterSetup | null): boolean {
   const isFuse = (one: AdapterSetup) => typeof one !== 'string' && one.type === 'Fuse'

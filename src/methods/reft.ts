@@ -32,10 +32,6 @@ export const loreft: ReftConfig = {
 /** `NoReftConfig()`. */
 export const noreft: ReftConfig = { ...loreft, orthogonality: false }
 
-/** Why DiReFT is not offered, and how a folder of it is read. */
-export const direftNote =
-  'DiReFT differs from NoReFT by a switch (subtract_projection) that the library does not write to adapter_config.json, so a saved DiReFT is read as NoReFT, there as here, and gives other results than when it was trained.'
-
 const fields: Field[] = [
   {
     key: 'r',

@@ -5,6 +5,7 @@
 import * as tf from '@tensorflow/tfjs-core'
 import type { ModelSetup, RobertaConfig, TensorMap } from '../config.ts'
 import { namesIn } from '../methods/composition.ts'
+import { architectureLabel } from '../methods/registry.ts'
 
 /** Where one tensor lies in the flat vector. */
 export interface Slot {
@@ -161,7 +162,7 @@ export function adapterSummary(
     ...Object.entries(setup.adapters).map(([name, adapter]) =>
       row(
         name,
-        adapter.architecture ?? 'bottleneck',
+        architectureLabel(adapter),
         count.adapters[name]!,
         active.has(name),
         train.adapters.includes(name),

@@ -14,17 +14,18 @@ import {
   exportAdapter,
   openTinyFolder,
   prepareRuns,
+  putTogether,
+  takeApart,
   tinyConfigs,
   trainTo,
+  type Composition,
 } from './methodRuns.ts'
 import { buildSite, serveSite } from './site.ts'
-import { openStage } from './steps.ts'
 
 const folder = 'out/exported/methods'
 const siteFolder = 'out/exports-site'
 
-/** Compositions of runs that are kept already with one of their own, or with none. */
-const compositions: { name: string; members: string[]; own: string | null; way: 'Stack' | 'Fuse' }[] = [
+const compositions: (Composition & { name: string })[] = [
   { name: 'Stack', members: ['seq_bn'], own: tinyConfigs.lora!, way: 'Stack' },
   { name: 'Fuse', members: ['seq_bn', 'compacter++'], own: null, way: 'Fuse' },
 ]
@@ -50,27 +51,6 @@ async function trainAndExport(page: Page, name: string): Promise<void> {
   process.stderr.write(`${name}: ${bytes.length} bytes, ${seconds} s\n`)
 }
 
-/** Adds kept runs to the one being prepared. */
-async function putTogether(page: Page, { members, own, way }: (typeof compositions)[number]): Promise<void> {
-  if (own !== null) await chooseConfig(page, own)
-  await openStage(page, 'Adapter')
-  const editor = page.locator('details').filter({ hasText: 'Together with kept adapters' })
-  if ((await editor.getAttribute('open')) === null) await editor.locator('summary').first().click()
-  if (own === null) await page.getByRole('radio', { name: /\(head\)/ }).check()
-  for (const label of members) {
-    await page.getByLabel('Kept adapter to add').selectOption({ label })
-    await page.getByRole('button', { name: 'Add', exact: true }).click()
-  }
-  await page.getByLabel(/^How they work together/).selectOption(way)
-}
-
-async function takeApart(page: Page, { members }: (typeof compositions)[number]): Promise<void> {
-  await openStage(page, 'Adapter')
-  const stage = page.getByRole('region', { name: 'Adapter', exact: true })
-  for (const name of members)
-    await stage.getByRole('button', { name: `Remove ${name} (delete_adapter)` }).click()
-}
-
 async function exportAll(page: Page, wanted: string[]): Promise<void> {
   await openTinyFolder(page)
   await prepareRuns(page)
@@ -83,7 +63,7 @@ async function exportAll(page: Page, wanted: string[]): Promise<void> {
   for (const composition of compositions.filter(({ name }) => some(name))) {
     await putTogether(page, composition)
     await trainAndExport(page, composition.name)
-    await takeApart(page, composition)
+    await takeApart(page)
   }
 }
 

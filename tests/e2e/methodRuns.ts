@@ -92,6 +92,35 @@ export async function trainTo(page: Page, name: string): Promise<void> {
   })
 }
 
+/** Runs that are kept already, by their names, with an adapter of the run's own or none. */
+export interface Composition {
+  members: string[]
+  own: string | null
+  way: 'Stack' | 'Fuse'
+}
+
+/** Adds kept runs to the one being prepared. */
+export async function putTogether(page: Page, { members, own, way }: Composition): Promise<void> {
+  if (own !== null) await chooseConfig(page, own)
+  await openStage(page, 'Adapter')
+  const editor = page.locator('details').filter({ hasText: 'Together with kept adapters' })
+  if ((await editor.getAttribute('open')) === null) await editor.locator('summary').first().click()
+  if (own === null) await page.getByRole('radio', { name: /\(head\)/ }).check()
+  for (const label of members) {
+    await page.getByLabel('Kept adapter to add').selectOption({ label })
+    await page.getByRole('button', { name: 'Add', exact: true }).click()
+  }
+  await page.getByLabel(/^How they work together/).selectOption(way)
+}
+
+/** Takes all kept runs out of the one being prepared. */
+export async function takeApart(page: Page): Promise<void> {
+  await openStage(page, 'Adapter')
+  const stage = page.getByRole('region', { name: 'Adapter', exact: true })
+  const remove = stage.getByRole('button', { name: /^Remove .+ \(delete_adapter\)$/ })
+  while ((await remove.count()) > 0) await remove.first().click()
+}
+
 /** The zip of the adapter in use. */
 export async function exportAdapter(page: Page): Promise<Buffer> {
   await openStage(page, 'Use')

@@ -1,5 +1,5 @@
 /**
- * Unlike methods through the built app, in Chromium on WebGPU: trained on a model from a folder, exported, read back by the
+ * Unlike methods and a stack of two through the built app, in Chromium on WebGPU: trained on a model from a folder, exported, read back by the
  * page's own importer, and saying the same. tests/e2e/exports.ts does every method, for Python.
  */
 import type { Browser, Page } from 'playwright'
@@ -10,6 +10,7 @@ import {
   exportAdapter,
   openTinyFolder,
   prepareRuns,
+  putTogether,
   tinyConfigs,
   trainTo,
 } from './methodRuns.ts'
@@ -57,8 +58,14 @@ describe('methods', () => {
     exported.set(name, { scores: await scoresOf(), zip: await exportAdapter(page) })
   })
 
+  it('trains and exports a stack on a kept adapter', async () => {
+    await putTogether(page, { members: ['compacter'], own: tinyConfigs.lora!, way: 'Stack' })
+    await trainTo(page, 'stack')
+    exported.set('stack', { scores: await scoresOf(), zip: await exportAdapter(page) })
+  })
+
   // The one trained last is in the model now, so each of these has to take another's place.
-  it.each(methods)('imports %s again, which says the same', async (name) => {
+  it.each([...methods, 'stack'])('imports %s again, which says the same', async (name) => {
     const { zip, scores } = exported.get(name)!
     const others = [...exported].filter(([other]) => other !== name)
     for (const [, other] of others) expect(other.scores).not.toEqual(scores)
@@ -73,7 +80,7 @@ describe('methods', () => {
   })
 
   it('kept both of each, and wrote no error', async () => {
-    expect(await page.getByRole('button', { name: `Runs (${2 * methods.length})` }).isVisible()).toBe(true)
+    expect(await page.getByRole('button', { name: `Runs (${2 * exported.size})` }).isVisible()).toBe(true)
     expect(await alerts(page)).toEqual([])
     expect(watch.errors).toEqual([])
     expect(watch.foreign).toEqual([])

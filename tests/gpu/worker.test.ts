@@ -193,6 +193,52 @@ describe('the worker', () => {
     expect(predictions[0]!.map(({ label }) => label).sort()).toEqual(['down', 'up'])
   })
 
+  it('trains an adapter on a frozen one, keeps both together, opens and exports them, and merges what can be', async () => {
+    tab = await openTiny()
+    await mapVisits()
+    const stamp = performance.now()
+    const [low, high] = [`low-${stamp}`, `high-${stamp}`]
+    tab.send({ type: 'train', runId: low, name: 'low', adapter: { ...loraConfig, r: 2 }, args })
+    await tab.next('done')
+    const member = { name: 'low', runId: low, with_head: false, train: false, train_head: false }
+    const active = { type: 'Stack' as const, children: ['low', 'high'] }
+    const assembly = { members: [member], active, skip_layers: [], fusions: {} }
+    const after = tab.events.length
+    tab.send({
+      type: 'train',
+      runId: high,
+      name: 'high',
+      adapter: { ...seqBn, reduction_factor: 4 },
+      args,
+      assembly,
+    })
+    await tab.next('done', after)
+    const texts = ['it was good, visit 99', 'it was bad, visit 98']
+    const before = await tab.ask({ type: 'predict', id: 1, texts }, 'prediction')
+    tab.close()
+
+    tab = await openTiny()
+    await tab.ask({ type: 'openRun', runId: high }, 'opened')
+    const again = await tab.ask({ type: 'predict', id: 2, texts }, 'prediction')
+    expect(again.predictions).toEqual(before.predictions)
+    const zip = await tab.ask({ type: 'exportRun', runId: high }, 'file')
+    const file = new File([zip.bytes], zip.name)
+    await tab.ask({ type: 'importAdapter', runId: `${high}-back`, files: [file] }, 'imported')
+    await tab.ask({ type: 'openRun', runId: `${high}-back` }, 'opened')
+    expect((await tab.ask({ type: 'predict', id: 3, texts }, 'prediction')).predictions).toEqual(
+      before.predictions,
+    )
+
+    const alone = { members: [{ ...member, with_head: true }], active: 'low', skip_layers: [], fusions: {} }
+    await tab.ask({ type: 'assemble', assembly: alone }, 'assembled')
+    const plain = (await tab.ask({ type: 'predict', id: 4, texts }, 'prediction')).predictions
+    expect((await tab.ask({ type: 'mergeAdapter', name: 'low' }, 'assembled')).merged).toEqual(['low'])
+    const merged = (await tab.ask({ type: 'predict', id: 5, texts }, 'prediction')).predictions
+    merged.forEach((one, i) => expect(one[0]!.score).toBeCloseTo(plain[i]![0]!.score, 5))
+    expect((await tab.ask({ type: 'resetAdapter', name: 'low' }, 'assembled')).merged).toEqual([])
+    expect((await tab.ask({ type: 'predict', id: 6, texts }, 'prediction')).predictions).toEqual(plain)
+  })
+
   it('says in one sentence what is missing', async () => {
     tab = new Tab()
     const failed = async (command: Command) => (await tab.ask(command, 'error')).message

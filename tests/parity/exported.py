@@ -27,12 +27,15 @@ def weights_of(base):
     return sha256((base / "model.safetensors").read_bytes()).hexdigest()
 
 
-def run_script(script, base):
-    """As `python predict.py BASE`, in this process: importing torch anew for each takes longer than all else."""
+def faults_of(script, base):
+    """Of `python predict.py BASE`, in this process: importing torch anew for each takes longer than all else."""
     before, sys.argv = sys.argv, [str(script), str(base)]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             runpy.run_path(str(script), run_name="__main__")
+        return []
+    except Exception as error:  # what was measured is told beside it
+        return [f"predict.py: {type(error).__name__}: {error}"]
     finally:
         sys.argv = before
 
@@ -55,8 +58,7 @@ def check(base, export):
         labels = json.loads((export / "label_map.json").read_text())["id2label"]
         peft = load_peft(base, export / "peft", len(labels))
         worst["peft"] = compare_expected("peft", peft, export)["worst"]
-    run_script(export / "predict.py", base)
-    return {"faults": [], "worst": worst, "effect": effect}
+    return {"faults": faults_of(export / "predict.py", base), "worst": worst, "effect": effect}
 
 
 def main(base, root):

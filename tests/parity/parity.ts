@@ -15,6 +15,7 @@ import { fileURLToPath } from 'node:url'
 import { readZip } from '../../src/io/zip.ts'
 import { presets } from '../../src/methods/registry.ts'
 import { compareContinued } from './continue.ts'
+import { compareExported } from './exported.ts'
 import { compareStandalone } from './exports.ts'
 import { compareFolders } from './folders.ts'
 import { Table, type Difference } from './table.ts'
@@ -251,6 +252,8 @@ async function main(only: string | undefined): Promise<void> {
   await compareContinued(interpreter, model, join(out, 'continued'), report)
   compareExports(interpreter)
   compareZips(interpreter)
+  const fromPage = compareExported(interpreter, here, join('out', 'exported', 'methods'), report)
+  for (const { name, differences, passed } of fromPage) table.add(name, differences, passed, 'export')
   const { text, over } = table.print()
   process.stdout.write(`\n${text}\n\n${over === 0 ? '' : `${over} lines of the table are over a limit\n`}`)
   process.stdout.write(failures === 0 ? 'all agree\n' : `${failures} checks failed\n`)

@@ -8,7 +8,7 @@ import type { Parameter, Start } from '../../methods/method.ts'
 import type { Batch } from '../batch.ts'
 import type { WeightSource } from '../loadRoberta.ts'
 import type { Matrix, Vector } from '../ops.ts'
-import { wordTable, type Weights } from '../roberta.ts'
+import type { Weights } from '../roberta.ts'
 import { Var } from '../tape.ts'
 import type { ModelWalk } from '../walk.ts'
 import { initLinears, skipNormal, skipUniform } from './draws.ts'
@@ -28,7 +28,7 @@ export function maskedLMProblems(head: MaskedLMHeadConfig, base: RobertaConfig |
 
 /**
  * Keys and shapes that are the head's own. The decoder's bias is frozen with the embeddings, as the library does; its
- * weight `heads.{name}.3.weight` is the word table itself (`tiedKeys`).
+ * weight `heads.{name}.3.weight` is the word table itself.
  */
 export function maskedLMParameters(
   { hidden_size: H, vocab_size: V }: RobertaConfig,
@@ -42,11 +42,6 @@ export function maskedLMParameters(
     { key: `${path}.2.bias`, shape: [H] },
     { key: `${path}.3.bias`, shape: [V], role: 'buffer' },
   ]
-}
-
-/** Keys that a saved head holds besides its own, with the base's key of the same values. */
-export function tiedKeys(name: string): Record<string, string> {
-  return { [`heads.${name}.3.weight`]: wordTable }
 }
 
 /** Values of a fresh head, draw for draw `add_masked_lm_head`; the decoder's are passed over, since it is tied. */

@@ -3,7 +3,7 @@
  * as. Each function is one wish of the page; the workbench says what is open.
  */
 import type { Base } from './base.ts'
-import type { AdapterBundle, AdapterConfig, Assembly, SetupBundle } from './config.ts'
+import type { AdapterBundle, AdapterConfig, Assembly, RobertaConfig, SetupBundle } from './config.ts'
 import { toAdapterHub } from './io/adapterhub.ts'
 import { continueInPython, type PythonRun } from './io/continueInPython.ts'
 import { getAdapter, getRun, getSetup, putAdapter, putRun } from './io/db.ts'
@@ -14,7 +14,7 @@ import { readFiles } from './io/import.ts'
 import { onnxFiles } from './io/onnxModel.ts'
 import { openSafetensors } from './io/safetensors.ts'
 import { writeZip } from './io/zip.ts'
-import { averageAdapter } from './methods/average.ts'
+import { averageAdapter, type AverageArguments } from './methods/average.ts'
 import type { Opened } from './opened.ts'
 import { openOnnxPipeline } from './onnxPipeline.ts'
 import { exampleLogits, textLogits } from './predict.ts'
@@ -41,28 +41,36 @@ export async function importFiles(
   return { name: kept.name, notes: read.notes }
 }
 
-/** `average_adapter` over kept adapters of one configuration; the first one's head comes along. */
+/** `average_adapter` over kept adapters of one configuration. */
 export async function averageKept(
-  { runId, name, members, combine_strategy, normalize_weights, svd_rank }: Of<'averageAdapters'>,
-  base: Base,
+  { runId, name, members, ...args }: Of<'averageAdapters'>,
+  { config }: Base,
 ): Promise<void> {
-  const bundles = await Promise.all(members.map(({ runId: id }) => loneAdapter(id)))
-  const [first] = bundles
-  if (!first) throw new Error('There is no adapter to average; choose at least one.')
-  const { config, tensors } = averageAdapter(
-    base.config,
-    name,
-    bundles.map((bundle, i) => ({
-      name: bundle.name,
-      config: bundle.adapter,
-      tensors: bundle.tensors,
-      weight: members[i]!.weight,
-    })),
-    { combine_strategy, normalize_weights, svd_rank },
-  )
+  const shares = members.map(async (member) => ({
+    bundle: await loneAdapter(member.runId),
+    weight: member.weight,
+  }))
+  await keepImported(runId, averageBundles(config, name, await Promise.all(shares), args))
+}
+
+/** A new adapter from shares of others of one configuration; the first one's head comes along. */
+export function averageBundles(
+  config: RobertaConfig,
+  name: string,
+  shares: { bundle: AdapterBundle; weight: number }[],
+  args: AverageArguments,
+): AdapterBundle {
+  const members = shares.map(({ bundle, weight }) => ({
+    name: bundle.name,
+    config: bundle.adapter,
+    tensors: bundle.tensors,
+    weight,
+  }))
+  const { config: adapter, tensors } = averageAdapter(config, name, members, args)
+  const first = shares[0]!.bundle
   const head = [...first.tensors].filter(([key]) => key.startsWith('heads.'))
   for (const [key, tensor] of head) tensors.set(key.replace(`heads.${first.name}.`, `heads.${name}.`), tensor)
-  await keepImported(runId, { ...first, name, adapter: config, tensors })
+  return { ...first, name, adapter, tensors }
 }
 
 /** A kept run's one adapter. Throws when it is a composition or was never finished. */

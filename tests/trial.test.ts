@@ -6,6 +6,8 @@ import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { trainingDefaults } from '../src/trainingArguments.ts'
 import { parseFields } from '../src/headless/fields.ts'
+import { folderFiles } from '../src/headless/node.ts'
+import { readAdapterFiles } from '../src/io/import.ts'
 import { readSafetensors } from '../src/io/safetensors.ts'
 
 interface Finished {
@@ -112,6 +114,42 @@ describe('npm run trial', () => {
       expect(grads[`roberta.encoder.layer.1.attention.self.value.loras.${name}.lora_B`]).toHaveLength(32)
       expect(grads[`heads.${name}.4.bias`]).toHaveLength(2)
     }
+  })
+
+  it('averages loaded adapters, folds one into the model, and trains on a loaded one', async () => {
+    const lora = 'tests/fixtures/saved/lora'
+    const both = ['--transformer', tiny, '--load', `a=${lora},b=${lora}`]
+    const mixed = join(folder, 'mixed')
+    const average = ['--average', 'a:1,b:3', '--name', 'mix', '--output_dir', mixed]
+    expect(await trial(...both, ...average)).toMatchObject({ code: 0 })
+    const own = await readSafetensors(
+      new Uint8Array(await readFile(join(mixed, 'adapterhub/adapter.safetensors'))),
+    )
+    const given = (await readAdapterFiles(await folderFiles(lora))).bundle
+    expect(own.size).toBeGreaterThan(0)
+    for (const [key, { data }] of own) {
+      const theirs = given.tensors.get(key.replace('.mix.', `.${given.name}.`))!
+      data.forEach((value, i) => expect(value).toBeCloseTo(theirs.data[i]!, 6))
+    }
+    const whole = join(folder, 'whole')
+    expect(await trial(...both, '--merge', 'a', '--output_dir', whole)).toMatchObject({ code: 0 })
+    const weights = await readSafetensors(new Uint8Array(await readFile(join(whole, 'model.safetensors'))))
+    expect([...weights.keys()]).toContain('classifier.out_proj.weight')
+    const stack = [
+      '--dataset',
+      csv,
+      '--active',
+      'Stack("a", "trial")',
+      '--max_steps',
+      '2',
+      '--max-length',
+      '16',
+    ]
+    const ran = await trial(...both.slice(0, 3), `a=${lora}`, ...stack)
+    expect(ran.code).toBe(0)
+    const names = ran.out.split('\n').flatMap((line) => (line.includes('"inPath"') ? [line] : []))
+    expect(names.every((line) => line.includes('"name":"trial"'))).toBe(true)
+    expect(names.length).toBeGreaterThan(0)
   })
 
   it.each([

@@ -187,6 +187,26 @@ export const fields: Record<string, Record<string, Field>> = {
     base_dropout: training("the frozen model's own dropout while training", 'base_dropout'),
     group_by_length: training('batches of texts of like length', 'group_by_length'),
   },
+  'Of loaded adapters alone (no training)': {
+    average: {
+      help: 'average_adapter: shares as name:weight, comma-separated; the result is named --name',
+      kind: 'list',
+      value: [],
+    },
+    combine_strategy: {
+      help: 'how they are averaged',
+      kind: 'text',
+      value: 'linear',
+      choices: ['linear', 'lora_linear_only_negate_b', 'lora_delta_w_svd'],
+    },
+    normalize_weights: { help: 'divide the shares by their sum', kind: 'switch', value: true },
+    svd_rank: { help: 'lora_delta_w_svd: rank of the result', kind: 'number', value: null },
+    merge: {
+      help: 'merge_adapter: write the whole model with this loaded adapter folded in',
+      kind: 'text',
+      value: null,
+    },
+  },
   'Compare with Python (no training, no tokenizer)': {
     load_adapter: { help: 'adapter folder, of the adapters library or peft', kind: 'text', value: null },
     batch: { help: 'JSON file {input_ids, attention_mask, labels}', kind: 'text', value: null },

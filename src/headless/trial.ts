@@ -6,14 +6,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { assemble, type Assembled, type Own } from '../assembly.ts'
 import { openBase, type Base } from '../base.ts'
-import {
-  classificationHead,
-  type AdapterBundle,
-  type AdapterDrop,
-  type AdapterSetup,
-  type Assembly,
-  type HeadOptions,
-} from '../config.ts'
+import { classificationHead, type AdapterDrop, type HeadOptions } from '../config.ts'
 import {
   buildDataset,
   guessMapping,
@@ -25,10 +18,9 @@ import {
 import { maskingDefaults } from '../data/masking.ts'
 import { parseSources, type Table } from '../data/parse.ts'
 import { adapterName } from '../io/adapterKeys.ts'
-import { readAdapterFiles } from '../io/import.ts'
+import { fusionsIn } from '../io/setup.ts'
 import { readZip } from '../io/zip.ts'
 import type { BackendKind } from '../kernels/backend.ts'
-import { lastOf } from '../methods/composition.ts'
 import { dynamicFusion, staticFusion } from '../methods/fusion.ts'
 import { trainingWarnings } from '../methods/reft.ts'
 import { childConfigs, parsePreset } from '../methods/registry.ts'
@@ -42,9 +34,10 @@ import { exportKept } from '../shelf.ts'
 import { givenHead, headFor, plainTask, type TaskOptions } from '../task.ts'
 import type { KeptRun } from '../training.ts'
 import type { TrainEvent } from '../train/train.ts'
+import { combine, loadAdapters } from './combine.ts'
 import { dumpBatch } from './dump.ts'
 import { helpText, parseFields, trainingOf, type Values } from './fields.ts'
-import { folderFiles, openModelDir, openNodeBackend, openSources, readPart } from './node.ts'
+import { openModelDir, openNodeBackend, openSources, readPart } from './node.ts'
 
 const exportForms: ExportForm[] = ['adapter', 'full_model', 'onnx', 'python']
 
@@ -71,6 +64,7 @@ async function main(argv: string[]): Promise<void> {
   const values = parseFields(argv)
   const transformer = required(values, 'transformer')
   if (values.summary) return printSummary(values, transformer)
+  if (values.merge !== null || (values.average as string[]).length > 0) return combine(values, transformer)
   const report = await openNodeBackend(values.backend as BackendKind)
   progress(`${report.backend}: ${report.description}`)
   if (values.dump !== null || values.batch !== null)
@@ -223,33 +217,20 @@ function dropOf(values: Values): AdapterDrop | null {
 
 /** The run's own adapter beside those of `--load name=DIR`. */
 async function assembledWith(own: Own, values: Values): Promise<Assembled> {
-  const kept = new Map<string, AdapterBundle>()
-  const members: Assembly['members'] = []
+  const kept = await loadAdapters(values)
   const further = values.train_loaded as string[]
-  for (const entry of values.load as string[]) {
-    const [name = '', dir] = entry.split(/=(.*)/s)
-    if (!dir) throw new Error(`--load has "${entry}"; it must be name=DIR.`)
-    kept.set(name, (await readAdapterFiles(await folderFiles(dir))).bundle)
-    members.push({
-      name,
-      runId: name,
-      with_head: values.with_head as boolean,
-      train: further.includes(name),
-      train_head: false,
-    })
-  }
+  const members = [...kept.keys()].map((name) => ({
+    name,
+    runId: name,
+    with_head: values.with_head as boolean,
+    train: further.includes(name),
+    train_head: false,
+  }))
   const active = values.active === null ? null : parseSetup(String(values.active))
   const fusion = values.fusion === 'static' ? staticFusion : dynamicFusion
-  const fusions = Object.fromEntries(fusionsIn(active).map((key) => [key, fusion]))
+  const fusions = Object.fromEntries((active === null ? [] : fusionsIn(active)).map((key) => [key, fusion]))
   const skip_layers = (values.skip_layers as string[]).map(Number)
   return assemble(own, { members, active, skip_layers, fusions }, kept)
-}
-
-/** Keys of the fusion layers that a setup needs. */
-function fusionsIn(setup: AdapterSetup | null): string[] {
-  if (setup === null || typeof setup === 'string') return []
-  const own = setup.type === 'Fuse' ? [setup.children.map(lastOf).join()] : []
-  return [...own, ...setup.children.flatMap(fusionsIn)]
 }
 
 async function openTables(values: Values): Promise<{ tables: Table[]; roles: Role[] }> {

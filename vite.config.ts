@@ -63,6 +63,7 @@ function fetchedFiles(): Plugin {
 
 /** Bundled once, up front: a dependency found late makes the dev server reload the page, in mid-run or mid-test. */
 const prebundled = [
+  '@huggingface/transformers',
   '@huggingface/tokenizers',
   '@noble/hashes/sha2.js',
   '@noble/hashes/utils.js',

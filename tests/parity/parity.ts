@@ -190,7 +190,7 @@ function compareExports(interpreter: string): void {
     ['seq_bn leave_out 0', ['--adapter', 'seq_bn[reduction_factor=2,leave_out=[0]]']],
     [
       'lora all',
-      ['--adapter', 'lora[r=4,alpha=16,attn_matrices=[q,k,v],intermediate_lora=True,output_lora=True]'],
+      ['--adapter', "lora[r=4,alpha=16,attn_matrices=['q','k','v'],intermediate_lora=True,output_lora=True]"],
     ],
   ]
   for (const [name, args] of exports) {

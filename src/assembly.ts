@@ -12,12 +12,14 @@ import type {
   SetupBundle,
   TensorMap,
 } from './config.ts'
+import type { RunRecord } from './io/db.ts'
 import { setupBundle } from './io/setup.ts'
 import { skippedLayers } from './methods/adapterDrop.ts'
 import { lastOf, namesIn } from './methods/composition.ts'
 import { parametersOf } from './methods/registry.ts'
 import { headParameters } from './model/heads/head.ts'
 import { singleSetup } from './model/model.ts'
+import { isPassedBy } from './model/params.ts'
 
 /** What a run makes: an adapter (or none of the library's, see `ComparisonConfig`) with a head of its name. */
 export interface Own {
@@ -98,6 +100,42 @@ function parallelOf(setup: AdapterSetup): { children: AdapterSetup[] } | null {
 export function withDrop(setup: ModelSetup, drop: AdapterDrop | null): ModelSetup {
   if (drop?.mode !== 'fixed') return setup
   return { ...setup, skip_layers: [...new Set([...setup.skip_layers, ...skippedLayers(drop, 0, 0)])] }
+}
+
+/** Layers that a kept run passes by: those of its assembly, and AdapterDrop's at a fixed depth. */
+export function passedBy({
+  assembly,
+  adapter_drop = null,
+}: Pick<RunRecord, 'assembly' | 'adapter_drop'>): number[] {
+  return withDrop({ ...emptySetup(), skip_layers: assembly?.skip_layers ?? [] }, adapter_drop).skip_layers
+}
+
+/**
+ * A bundle whose configuration leaves `layers` out, without their tensors: what stands for `skip_layers` in a file,
+ * which records none. Throws for prefixes, whose one pool holds all layers.
+ */
+export function leftOut(bundle: AdapterBundle, layers: number[], num_hidden_layers: number): AdapterBundle {
+  if (layers.length === 0) return bundle
+  const rest = Array.from({ length: num_hidden_layers }, (_, l) => l).filter((l) => !layers.includes(l))
+  const without = (config: AdapterConfig): AdapterConfig => {
+    switch (config.architecture) {
+      case null:
+      case 'lora':
+        return { ...config, leave_out: [...new Set([...config.leave_out, ...layers])].sort((a, b) => a - b) }
+      case 'reft':
+        return { ...config, layers: rest.filter((l) => config.layers === 'all' || config.layers.includes(l)) }
+      case 'union':
+        return { ...config, configs: config.configs.map(without) }
+      case 'prefix_tuning':
+        throw new Error(
+          `“${bundle.name}” passes layers ${layers.join(', ')} by, which the file of a prefix cannot say; train it with leave_out instead of AdapterDrop to export it.`,
+        )
+      default:
+        return config
+    }
+  }
+  const tensors = new Map([...bundle.tensors].filter(([key]) => !isPassedBy(key, layers)))
+  return { ...bundle, adapter: without(bundle.adapter), tensors }
 }
 
 /** One adapter with its head, as it was kept. */

@@ -1,5 +1,5 @@
 /**
- * Runs an exported ONNX folder with `@huggingface/transformers` (Transformers.js), as any page would, from files in
+ * Runs an exported ONNX folder with `@huggingface/transformers` (Transformers.js), the way every page does, from files in
  * memory: nothing is fetched from a model host, and only onnxruntime's own WebAssembly comes from this site. The package
  * is large and loaded on the first call. Works in the page, in a worker and in Node.
  */

@@ -2,7 +2,7 @@
  * Kept adapters in the model, for prediction and export: how they work together, which of them are folded into the
  * base's weights at the moment, and the labels that each head answers with.
  */
-import { assemble, assembledOf, assembledOfSetup, mapped, type Assembled } from './assembly.ts'
+import { assemble, assembledOf, assembledOfSetup, mapped, passedBy, type Assembled } from './assembly.ts'
 import type { Base } from './base.ts'
 import type { AdapterBundle, AdapterSetup, Assembly, HostTensor, SetupBundle, TensorMap } from './config.ts'
 import { foldProblem, foldedWeights, type WeightReader } from './io/foldedWeights.ts'
@@ -60,16 +60,18 @@ export class Opened {
   }
 
   /** Puts one kept run into the model: an adapter with its head, or a whole composition. */
-  static ofRun(base: Base, runId: string, kept: AdapterBundle | SetupBundle, prompt: Prompt | null): Opened {
+  static ofRun(base: Base, record: KeptRun, kept: AdapterBundle | SetupBundle): Opened {
     const max_length = Math.min(maxTokens(base.config), kept.max_length)
     const alone = 'adapter' in kept
-    const assembled = alone ? assembledOf(kept) : assembledOfSetup(kept)
+    const whole = alone ? assembledOf(kept) : assembledOfSetup(kept)
+    const skip_layers = passedBy(record)
+    const assembled = { ...whole, setup: { ...whole.setup, skip_layers } }
     const model = createModel(base.roberta, assembled.setup, assembled.given)
-    const { active, skip_layers } = assembled.setup
-    const member = { name: kept.name, runId, with_head: true, train: false, train_head: false }
+    const { active } = assembled.setup
+    const member = { name: kept.name, runId: record.id, with_head: true, train: false, train_head: false }
     const assembly = { members: [member], active, skip_layers, fusions: {} }
     const bundles = new Map(alone ? [[kept.name, kept]] : [])
-    return new Opened(base, assembly, bundles, assembled, max_length, model, prompt)
+    return new Opened(base, assembly, bundles, assembled, max_length, model, promptOfRun(record))
   }
 
   /** What a run has just trained, already in the model. */
@@ -82,7 +84,12 @@ export class Opened {
   ): Opened {
     const opened = 'adapter' in kept ? assembledOf(kept) : assembledOfSetup(kept)
     const member = { name: kept.name, runId, with_head: true, train: false, train_head: false }
-    const assembly = { members: [member], active: model.setup.active, skip_layers: [], fusions: {} }
+    const assembly = {
+      members: [member],
+      active: model.setup.active,
+      skip_layers: model.setup.skip_layers,
+      fusions: {},
+    }
     const bundles = new Map('adapter' in kept ? [[kept.name, kept]] : [])
     const assembled = { ...opened, setup: model.setup }
     return new Opened(base, assembly, bundles, assembled, kept.max_length, model, prompt)

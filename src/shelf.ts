@@ -4,6 +4,7 @@
  */
 import type { Base } from './base.ts'
 import type { AdapterBundle, AdapterConfig, Assembly, RobertaConfig, SetupBundle } from './config.ts'
+import { leftOut, passedBy } from './assembly.ts'
 import { toAdapterHub } from './io/adapterhub.ts'
 import { continueInPython, type PythonRun } from './io/continueInPython.ts'
 import { getAdapter, getRun, getSetup, putAdapter, putRun } from './io/db.ts'
@@ -73,10 +74,11 @@ export function averageBundles(
   return { ...first, name, adapter, tensors }
 }
 
-/** A kept run's one adapter. Throws when it is a composition or was never finished. */
+/** A kept run's one adapter, without the layers that it passes by. Throws when it is a composition or was never finished. */
 export async function loneAdapter(runId: string): Promise<AdapterBundle> {
   const kept = await keptAdapter(runId)
-  if ('adapter' in kept) return kept
+  if ('adapter' in kept)
+    return leftOut(kept, passedBy(await getRun(runId)), kept.base?.num_hidden_layers ?? 0)
   throw new Error(`“${kept.name}” is a composition of several adapters; choose a single one.`)
 }
 
@@ -122,11 +124,15 @@ function configOf({ adapters }: SetupBundle): AdapterConfig {
 export async function exportKept(
   form: ExportForm,
   opened: Opened,
-  kept: AdapterBundle | SetupBundle,
+  whole: AdapterBundle | SetupBundle,
   record: KeptRun,
   dataset: Dataset | null,
 ): Promise<FileEvent> {
   const { base } = opened
+  const kept =
+    'adapter' in whole && form !== 'python'
+      ? leftOut(whole, passedBy(record), base.config.num_hidden_layers)
+      : whole
   const file = (suffix: string, bytes: Uint8Array<ArrayBuffer>): FileEvent => ({
     type: 'file',
     name: `${kept.name}${suffix}.zip`,

@@ -283,7 +283,7 @@ export class Workbench {
     const kept = await keptAdapter(runId)
     const base = this.#model()
     this.#check(kept)
-    const opened = Opened.ofRun(base, runId, kept, promptOfRun((await getRun(runId)) as KeptRun))
+    const opened = Opened.ofRun(base, (await getRun(runId)) as KeptRun, kept)
     this.#closeAdapter()
     this.#opened = { runId, opened }
     return opened

@@ -1,7 +1,7 @@
 /** Runs whose data ask for something else than one class a text: what they learn, report, keep and answer. */
 import * as tf from '@tensorflow/tfjs-core'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { assemble, noMembers, type Own } from '../src/assembly.ts'
+import { assemble, assembledOf, leftOut, noMembers, passedBy, type Own } from '../src/assembly.ts'
 import { openBase, type Base } from '../src/base.ts'
 import type { AdapterConfig } from '../src/config.ts'
 import { buildDataset, type Dataset, type Mapping } from '../src/data/dataset.ts'
@@ -10,9 +10,10 @@ import { openModelDir, openNodeBackend } from '../src/headless/node.ts'
 import { seqBn, seqBnInv } from '../src/methods/bottleneck.ts'
 import { loraConfig } from '../src/methods/lora.ts'
 import { promptTuningConfig } from '../src/methods/promptTuning.ts'
+import { createModel, disposeModel } from '../src/model/model.ts'
 import { disposeRoberta } from '../src/model/roberta.ts'
 import { Opened } from '../src/opened.ts'
-import { alone, predictTexts } from '../src/predict.ts'
+import { alone, predictTexts, textLogits } from '../src/predict.ts'
 import { run, type Outcome } from '../src/run.ts'
 import { givenHead, headFor, plainTask, type TaskOptions } from '../src/task.ts'
 import type { TrainEvent } from '../src/train/train.ts'
@@ -168,6 +169,46 @@ it('trains two heads on one backbone together, each on its own rows', async () =
     expect(Object.keys('heads' in value.kept ? value.kept.heads : {})).toEqual(['t', 'stars'])
     return
   }
+})
+
+it('exports a run with AdapterDrop without the layers that it passed by', async () => {
+  const dataset = await data({})
+  const own: Own = { name: 't', adapter: seqBn, head: headFor(base.config, dataset, undefined, plainTask) }
+  const assembled = assemble(own, noMembers, new Map())
+  const adapter_drop = { mode: 'fixed' as const, layers: 2 }
+  const few = { ...args, num_train_epochs: 1 }
+  const program = run({
+    base,
+    dataset,
+    own,
+    assembled,
+    args: few,
+    task: plainTask,
+    adapter_drop,
+    resume: null,
+  })
+  let step = await program.next()
+  while (!step.done) step = await program.next()
+  const { model, kept } = step.value
+  if (!('adapter' in kept)) throw new Error('One adapter alone is kept alone.')
+  const opened = Opened.trained(base, 'run', model, kept, null)
+  const texts = ['A great and lovely film', 'A terrible and boring film']
+  const ours = await textLogits(opened, base.tokenizer, texts)
+  opened.dispose()
+  const file = leftOut(kept, passedBy({ adapter_drop }), base.config.num_hidden_layers)
+  expect(file.adapter).toMatchObject({ leave_out: [0, 1] })
+  expect([...file.tensors.keys()].some((key) => key.includes('.layer.1.'))).toBe(false)
+  const logits = async (bundle: typeof kept) => {
+    const { setup, given } = assembledOf(bundle)
+    const loaded = createModel(base.roberta, setup, given)
+    const classifier = { model: loaded, heads: opened.heads, max_length: 24, label_words: null }
+    const found = await textLogits(classifier, base.tokenizer, texts)
+    disposeModel(loaded)
+    return found.map((row) => [...row])
+  }
+  expect(await logits(file)).toEqual(ours.map((row) => [...row]))
+  // With the fresh adapters of the layers that never trained it is another model.
+  expect(await logits(kept)).not.toEqual(ours.map((row) => [...row]))
 })
 
 it('answers with label words, without a classification head', async () => {

@@ -203,10 +203,14 @@ function isComparison({ architecture }: AdapterConfig): boolean {
   return architecture === 'head' || architecture === 'bitfit' || architecture === 'full'
 }
 
+/** Containers of the library whose children bear adapter names; a layer or a part may bear the same one. */
+const modules =
+  '(?:invertible_)?adapters|prefix_tunings|prefix_gates|loras|refts|prompt_tunings|shared_parameters'
+
 /** A tensor's key when its adapter is loaded under another name (`load_as`). */
 export function renamed(key: string, from: string, to: string): string {
   if (key.startsWith(`heads.${from}.`)) return `heads.${to}.${key.slice(`heads.${from}.`.length)}`
-  return key.replace(`.${from}.`, `.${to}.`)
+  return key.replace(new RegExp(`\\.(${modules})\\.${from}(?=\\.)`), `.$1.${to}`)
 }
 
 /** A record with each value changed. */

@@ -1,7 +1,7 @@
 /** Runs whose data ask for something else than one class a text: what they learn, report, keep and answer. */
 import * as tf from '@tensorflow/tfjs-core'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { assemble, assembledOf, leftOut, noMembers, passedBy, type Own } from '../src/assembly.ts'
+import { assemble, assembledOf, leftOut, noMembers, passedBy, renamed, type Own } from '../src/assembly.ts'
 import { openBase, type Base } from '../src/base.ts'
 import type { AdapterConfig } from '../src/config.ts'
 import { buildDataset, type Dataset, type Mapping } from '../src/data/dataset.ts'
@@ -169,6 +169,20 @@ it('trains two heads on one backbone together, each on its own rows', async () =
     expect(Object.keys('heads' in value.kept ? value.kept.heads : {})).toEqual(['t', 'stars'])
     return
   }
+})
+
+it('renames an adapter in its keys alone, whatever parts of the model bear the name too', () => {
+  const layer = 'roberta.encoder.layer.0'
+  expect(renamed(`${layer}.output.adapters.output.adapter_up.bias`, 'output', 'b')).toBe(
+    `${layer}.output.adapters.b.adapter_up.bias`,
+  )
+  expect(renamed(`${layer}.attention.self.query.loras.0.lora_A`, '0', '1')).toBe(
+    `${layer}.attention.self.query.loras.1.lora_A`,
+  )
+  expect(renamed('roberta.invertible_adapters.F.F.0.weight', 'F', 'x')).toBe(
+    'roberta.invertible_adapters.x.F.0.weight',
+  )
+  expect(renamed('heads.1.1.weight', '1', '4')).toBe('heads.4.1.weight')
 })
 
 it('exports a run with AdapterDrop without the layers that it passed by', async () => {

@@ -1,12 +1,13 @@
 /** The device and its self-test in words, for a run's record and for the page. */
 import { openedDevice } from './kernels/backend.ts'
+import type { Precision } from './model/loadRoberta.ts'
 import type { SelfTestReport } from './model/selfTest.ts'
 
-/** The device as a run keeps it. */
-export function deviceLine(): string {
+/** The device as a run keeps it, and how the base lay there. */
+export function deviceLine(precision: Precision = 'float32'): string {
   const { backend, description, vendor, architecture, slow } = openedDevice()
   const name = description || [vendor, architecture].filter(Boolean).join(' ') || 'unnamed'
-  return `${backend}: ${name}${slow ? ' (slow: not a GPU)' : ''}`
+  return `${backend}: ${name}${slow ? ' (slow: not a GPU)' : ''}${precision === 'float16' ? ', base in half precision' : ''}`
 }
 
 /** Why a device that failed its test, or has not had it yet, is not trained on. */

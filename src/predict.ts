@@ -1,11 +1,11 @@
 /** Texts in, labels and scores out (transformers' `pipeline('text-classification', top_k=None)`), and judgement. */
 import type { TrainingArguments } from './trainingArguments.ts'
-import type { AdapterConfig, HeadConfig } from './config.ts'
+import type { HeadConfig } from './config.ts'
 import { encode, type Encoded } from './data/batches.ts'
 import { encodePrompt } from './data/prompt.ts'
 import type { Example } from './data/dataset.ts'
 import type { Tokenizer } from './data/tokenizer.ts'
-import { childConfigs } from './methods/registry.ts'
+import { heedsPadding } from './methods/padding.ts'
 import type { Model } from './model/model.ts'
 import type { Judged, LabelWordsOptions, Metrics, Prediction } from './protocol.ts'
 import { promptOf } from './task.ts'
@@ -28,16 +28,6 @@ export const alone = (text: string): TextPair => ({ text, text_pair: null })
 
 /** Rows of one batch; predictions need no gradients, so they may be many. */
 const batchSize = 32
-
-/**
- * Whether padding changes the answer, as it does in the library: gates average over it and prompts attend to it. Texts
- * then go through the model one by one, so that each answers as it does alone.
- */
-function heedsPadding({ setup }: Model): boolean {
-  const heeds = (config: AdapterConfig) =>
-    config.architecture === 'prompt_tuning' || ('use_gating' in config && config.use_gating)
-  return Object.values(setup.adapters).flatMap(childConfigs).some(heeds)
-}
 
 /** Scores of every label for each text, best first: of all texts by the first head, then by the next. */
 export async function predictTexts(
@@ -81,6 +71,7 @@ export async function textLogits(
   return (await allLogits(classifier, tokenizer, texts.map(alone)))[0] ?? []
 }
 
+/** Where padding changes answers, texts go through the model one by one, so that each answers as it does alone. */
 function allLogits(
   classifier: Classifier,
   tokenizer: Tokenizer,
@@ -88,9 +79,7 @@ function allLogits(
 ): Promise<Float32Array[][]> {
   const { model } = classifier
   const rows = encoded(classifier, tokenizer, texts)
-  return heedsPadding(model)
-    ? logitsOfHeads(model, { ...rows, exact: true }, 1)
-    : logitsOfHeads(model, rows, batchSize)
+  return logitsOfHeads(model, rows, heedsPadding(model.setup) ? 1 : batchSize)
 }
 
 function encoded(

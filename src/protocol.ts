@@ -19,8 +19,10 @@ import type { MaskingArguments } from './data/masking.ts'
 import type { PackingArguments } from './data/packing.ts'
 import type { TablePreview } from './data/parse.ts'
 import type { DeviceReport } from './kernels/backend.ts'
+import type { Precision } from './model/loadRoberta.ts'
 import type { SummaryRow } from './model/params.ts'
 import type { SelfTestReport } from './model/selfTest.ts'
+import type { Fit } from './train/fitting.ts'
 import type { Metrics } from './train/metrics.ts'
 
 export type {
@@ -36,6 +38,7 @@ export type {
   Mapping,
   Member,
   Metrics,
+  Precision,
   Role,
   RobertaConfig,
   SelfTestReport,
@@ -98,7 +101,8 @@ export type Command =
       powerPreference: 'high-performance' | 'low-power'
       wasmUrl: string
     }
-  | { type: 'openModel'; source: ModelSource }
+  /** `precision` absent: float32. */
+  | { type: 'openModel'; source: ModelSource; precision?: Precision }
   | { type: 'cancelDownload' }
   | { type: 'openData'; source: DataSource }
   /** `roles[i]` says what table i is for; called again whenever a choice changes. */
@@ -112,6 +116,21 @@ export type Command =
       name?: string
       head?: HeadOptions
       assembly?: Assembly
+      masked_lm?: MaskedLMOptions
+      label_words?: LabelWordsOptions
+    }
+  /** What Train would take of the device's memory; `available`: the bytes it may take, null: nobody knows. */
+  | {
+      type: 'measure'
+      adapter: AdapterConfig
+      num_labels: number
+      args: TrainingArguments
+      available: number | null
+      /** The rest as in `train`. */
+      name?: string
+      head?: HeadOptions
+      assembly?: Assembly
+      adapter_drop?: AdapterDrop
       masked_lm?: MaskedLMOptions
       label_words?: LabelWordsOptions
     }
@@ -186,6 +205,8 @@ export type RunEvent =
   | { type: 'tables'; tables: TablePreview[]; mapping: Mapping | null; roles: Role[] }
   | { type: 'dataset'; summary: DatasetSummary }
   | { type: 'summary'; rows: SummaryRow[] }
+  /** null: not on a GPU, where nothing is measured on paper. */
+  | { type: 'memory'; fit: Fit | null }
   | {
       type: 'started'
       runId: string
@@ -208,6 +229,8 @@ export type RunEvent =
       grad_norm: number
       samples_per_second: number
       tokens_per_second: number
+      /** Tokens that are text, of all positions computed in the step's epoch. */
+      padding_efficiency: number
       gpu_bytes: number
       seconds_left: number | null
     }

@@ -9,12 +9,15 @@ import type { TrainingArguments } from './trainingArguments.ts'
 import type { Base } from './base.ts'
 import type { Encoded } from './data/batches.ts'
 import type { Dataset } from './data/dataset.ts'
+import { openScratchFile } from './io/scratchFile.ts'
 import { initialTensors } from './model/initialise.ts'
 import { createModel, disposeModel, tensorsOf, type Model } from './model/model.ts'
 import { judge } from './predict.ts'
 import type { Judged } from './protocol.ts'
 import type { Metrics } from './train/metrics.ts'
 import { encodeFor, labelsOf, type TaskOptions } from './task.ts'
+import { refuseOversize } from './train/fitting.ts'
+import { memoryAlone } from './train/keptRows.ts'
 import { train, type Checkpoint, type TrainEvent, type TrainResult, type Wish } from './train/train.ts'
 
 /** What a run needs, all of it plain data but the base. */
@@ -58,7 +61,9 @@ export async function* run(job: Job): AsyncGenerator<TrainEvent, Outcome, Wish> 
       validation: encoded(dataset.validation),
       ...(beside && { beside }),
     }
-    const result = yield* train(model, data, args, resume, adapter_drop)
+    refuseOversize(base.roberta, setup, data.train, args)
+    const room = { ...memoryAlone, openFile: openScratchFile }
+    const result = yield* train(model, data, args, resume, adapter_drop, room)
     const { test, judged } = await judge(model, dataset.test, encoded(dataset.test), args)
     const done = { ...assembled, setup, given: await tensorsOf(model) }
     const kept = keptOf(job.own, done, labelsOf(job), base, args.max_length)

@@ -28,6 +28,11 @@ export interface TaskOptions {
 
 export const plainTask: TaskOptions = { masked_lm: null, label_words: null }
 
+/** What a command says of it. */
+export function taskOf({ masked_lm, label_words }: Partial<TaskOptions>): TaskOptions {
+  return { masked_lm: masked_lm ?? null, label_words: label_words ?? null }
+}
+
 /** 15 % hidden, texts joined into blocks a thousand at a time, the pretrained head. */
 const maskedDefaults: MaskedLMOptions = {
   ...maskingDefaults,

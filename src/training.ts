@@ -2,6 +2,7 @@
  * A run under way in the tab: pulls the program step by step, obeys pause, step and stop between pulls, keeps the
  * record and checkpoints in the browser, and posts what the page draws. Pausing is simply not pulling.
  */
+import type { BaseIdentity } from './config.ts'
 import type { Dataset } from './data/dataset.ts'
 import { deleteCheckpoints, getRun, putAdapter, putCheckpoint, putRun, type RunRecord } from './io/db.ts'
 import { sha256Hex } from './io/digest.ts'
@@ -201,6 +202,30 @@ export function fingerprint({ id2label, train, validation, test }: Dataset): Pro
     split.map(({ text, text_pair, label }) => [text, text_pair, label]),
   )
   return sha256Hex(new Blob([JSON.stringify([id2label, rows])]))
+}
+
+/** The record of a run that is about to begin. */
+export function newRecord(
+  asked: Pick<KeptRun, 'id' | 'name' | 'adapter' | 'head' | 'task' | 'adapter_drop' | 'args' | 'data'>,
+  found: Pick<KeptRun, 'base' | 'id2label' | 'device' | 'self_test'>,
+): KeptRun {
+  const nothing = { history: { step: [], evaluation: [] }, test: null, best_step: 0, size: 0 }
+  return { ...asked, ...found, ...nothing, created: Date.now(), status: 'running' }
+}
+
+/** Throws when a run began with other data (see `fingerprint`) or on another base than are open now. */
+export async function refuseOther(
+  { name, base }: KeptRun,
+  data: string,
+  dataset: Dataset,
+  open: BaseIdentity,
+): Promise<void> {
+  if (data !== (await fingerprint(dataset)))
+    throw new Error(
+      `“${name}” began with other rows, labels or another split than are open now; open the same data with the same split first.`,
+    )
+  if (base?.sha256 !== open.sha256)
+    throw new Error(`“${name}” stands on ${base?.name ?? 'another model'}; open that model first.`)
 }
 
 /** One turn of the event loop: without it a busy worker would never see a queued message. */

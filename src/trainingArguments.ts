@@ -12,6 +12,15 @@ export interface TrainingArguments {
   per_device_train_batch_size: number
   per_device_eval_batch_size: number
   gradient_accumulation_steps: number
+  /**
+   * Positions, padding included, that are computed at once: a larger batch is computed in parts, longest rows first,
+   * whose gradients add up to the batch's own. 0: no limit.
+   */
+  max_tokens_per_batch: number
+  /** Each layer's activations are made again on the way down instead of kept: less memory, a third more work, the same step. */
+  gradient_checkpointing: boolean
+  /** Activations wait for the way down in half precision: less memory, gradients to about three digits. */
+  half_precision_activations: boolean
   adam_beta1: number
   adam_beta2: number
   adam_epsilon: number
@@ -50,6 +59,9 @@ export const trainingDefaults: TrainingArguments = {
   per_device_train_batch_size: 16,
   per_device_eval_batch_size: 64,
   gradient_accumulation_steps: 1,
+  max_tokens_per_batch: 4096,
+  gradient_checkpointing: false,
+  half_precision_activations: false,
   adam_beta1: 0.9,
   adam_beta2: 0.999,
   adam_epsilon: 1e-8,
@@ -72,6 +84,11 @@ export const trainingDefaults: TrainingArguments = {
   group_by_length: true,
 }
 
+/** Rows of `length` tokens that are computed at once; Infinity without a limit, and never none. */
+export function rowsAtOnce(max_tokens_per_batch: number, length: number): number {
+  return max_tokens_per_batch > 0 ? Math.max(1, Math.floor(max_tokens_per_batch / length)) : Infinity
+}
+
 /** What is wrong with training arguments, one sentence each; empty when nothing is. */
 export function trainingProblems(args: TrainingArguments): string[] {
   const problems: string[] = []
@@ -85,6 +102,10 @@ export function trainingProblems(args: TrainingArguments): string[] {
   for (const key of whole)
     if (!(Number.isInteger(args[key]) && args[key] >= 1))
       problems.push(`${key} is ${args[key]}; it must be a whole number of at least 1.`)
+  if (!(Number.isInteger(args.max_tokens_per_batch) && args.max_tokens_per_batch >= 0))
+    problems.push(
+      `max_tokens_per_batch is ${args.max_tokens_per_batch}; it must be a whole number, or 0 for no limit.`,
+    )
   if (!(Number.isInteger(args.max_length) && args.max_length >= 3))
     problems.push(`max_length is ${args.max_length}; it must be a whole number of at least 3.`)
   if (!(args.learning_rate >= 0 && Number.isFinite(args.learning_rate)))

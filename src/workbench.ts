@@ -2,9 +2,9 @@
  * What the tab's worker has open: a device, a base model, tables and a data set, and the adapter in the model. Each
  * method carries out one command of the page and posts what came of it.
  */
-import { assemble, noMembers, type Assembled, type Own } from './assembly.ts'
+import { assemble, noMembers, withDrop, type Assembled, type Own } from './assembly.ts'
 import { openBase, type Base } from './base.ts'
-import type { AdapterBundle, Assembly, HeadOptions, SetupBundle } from './config.ts'
+import type { AdapterBundle, Assembly, HeadOptions, ModelSetup, SetupBundle } from './config.ts'
 import { buildDataset, guessMapping, guessRoles, summarise, type Dataset } from './data/dataset.ts'
 import { deviceLine, failures } from './deviceText.ts'
 import { parseSources, preview, type Table } from './data/parse.ts'
@@ -29,8 +29,10 @@ import {
   tryOnnx,
 } from './shelf.ts'
 import { openFolder, openRows } from './sources.ts'
-import { givenHead, headFor, plainTask, type TaskOptions } from './task.ts'
-import { fingerprint, Training, type KeptRun } from './training.ts'
+import { givenHead, headFor, plainTask, taskOf, type TaskOptions } from './task.ts'
+import { newRecord, refuseOther, Training, type KeptRun } from './training.ts'
+import { plannedSizes } from './train/fitting.ts'
+import { Foresight } from './train/foresight.ts'
 import type { Checkpoint } from './train/train.ts'
 import { plan } from './train/schedule.ts'
 
@@ -42,6 +44,8 @@ type ResumeState = Checkpoint['state'] & { name: string; data: string }
 /** The open data set, and where its rows came from. */
 interface Mapped {
   dataset: Dataset
+  /** Tokens of every row. */
+  lengths: Int32Array
   data: KeptRun['data']
 }
 
@@ -54,6 +58,7 @@ export class Workbench {
   /** What predictions and exports use, and the run it came from (null: several, put together by hand). */
   #opened: { runId: string | null; opened: Opened } | null = null
   #training: Training | null = null
+  readonly #foresight = new Foresight()
   /** A run is under way, or about to be. */
   #busy = false
   /** Why the device can no longer be used; everything after that fails for this one reason. */
@@ -79,12 +84,12 @@ export class Workbench {
     this.post({ type: 'selfTest', report: this.#test })
   }
 
-  async openModel({ source }: Of<'openModel'>): Promise<void> {
+  async openModel({ source, precision }: Of<'openModel'>): Promise<void> {
     this.#refuseWhileTraining('open another model')
     this.#download = new AbortController()
     const report = (progress: DownloadProgress) => this.post({ type: 'download', ...progress })
     const folder = await openFolder(source, report, this.#download.signal)
-    const base = await openBase(folder)
+    const base = await openBase(folder, precision)
     this.#closeAdapter()
     if (this.#base) disposeRoberta(this.#base.roberta)
     this.#base = base
@@ -116,15 +121,24 @@ export class Workbench {
       this.#base ? rows.map(({ text, text_pair }) => this.#base!.tokenizer.lengthOf(text, text_pair)) : [],
     )
     const summary = summarise(this.#tables, roles, mapping, dataset, lengths, max_length)
-    this.#mapped = { dataset, data: { names: this.#tables.map(({ name }) => name), mapping, split, roles } }
+    this.#mapped = {
+      dataset,
+      lengths,
+      data: { names: this.#tables.map(({ name }) => name), mapping, split, roles },
+    }
     this.post({ type: 'dataset', summary })
   }
 
-  async describe({ adapter, num_labels, name, head, assembly, ...rest }: Of<'describe'>): Promise<void> {
-    const data = this.#mapped?.dataset ?? { id2label: Array.from({ length: num_labels }, String) }
-    const own = this.#own(adapterName(name ?? 'adapter'), adapter, head, taskOf(rest), data)
-    const { setup } = await this.#assembled(own, assembly ?? noMembers, plainTask)
-    this.post({ type: 'summary', rows: summaryOf(this.#model(), setup) })
+  async describe(command: Of<'describe'>): Promise<void> {
+    this.post({ type: 'summary', rows: summaryOf(this.#model(), await this.#planned(command)) })
+  }
+
+  async measure(command: Of<'measure'>): Promise<void> {
+    const { args, available, adapter_drop = null } = command
+    const setup = withDrop(await this.#planned(command), adapter_drop)
+    const sizes = plannedSizes(setup, args, taskOf(command), this.#mapped?.lengths ?? null)
+    const fit = this.#foresight.look(this.#model().roberta, sizes, available, !this.#busy)
+    this.post({ type: 'memory', fit })
   }
 
   async train({
@@ -141,27 +155,13 @@ export class Workbench {
       const { dataset, data } = this.#data()
       const base = this.#model()
       const task = taskOf(rest)
-      const record: KeptRun = {
-        id: runId,
-        name,
-        created: Date.now(),
-        status: 'running',
-        adapter,
-        head: this.#own(adapterName(name), adapter, head, task, dataset).head,
-        task,
-        ...(assembly && { assembly }),
-        adapter_drop: adapter_drop ?? null,
-        args,
-        base: base.identity,
-        id2label: dataset.id2label,
-        device: deviceLine(),
-        self_test: this.#test?.passed ? 'passed' : 'failed',
-        history: { step: [], evaluation: [] },
-        test: null,
-        best_step: 0,
-        data,
-        size: 0,
-      }
+      const own = this.#own(adapterName(name), adapter, head, task, dataset)
+      const self_test = this.#test?.passed ? 'passed' : 'failed'
+      const record = newRecord(
+        { id: runId, name, adapter, head: own.head, task, adapter_drop: adapter_drop ?? null, args, data },
+        { base: base.identity, id2label: dataset.id2label, device: deviceLine(base.precision), self_test },
+      )
+      if (assembly) record.assembly = assembly
       await this.#run(record, adapterName(name), null)
     })
   }
@@ -172,18 +172,12 @@ export class Workbench {
       const checkpoint = await getCheckpoint(runId)
       if (!checkpoint) throw new Error(`“${record.name}” has no checkpoint to go on from; train it again.`)
       const state = checkpoint.state as ResumeState
-      if (state.data !== (await fingerprint(this.#data().dataset)))
-        throw new Error(
-          `“${record.name}” began with other rows, labels or another split than are open now; open the same data with the same split first.`,
-        )
-      if (record.base?.sha256 !== this.#model().identity.sha256)
-        throw new Error(
-          `“${record.name}” stands on ${record.base?.name ?? 'another model'}; open that model first.`,
-        )
+      await refuseOther(record, state.data, this.#data().dataset, this.#model().identity)
       const { history } = record
       history.step = history.step.filter(({ step }) => step <= checkpoint.step)
       history.evaluation = history.evaluation.filter(({ step }) => step <= checkpoint.step)
-      if (!record.device.endsWith(deviceLine())) record.device += `, then ${deviceLine()}`
+      const device = deviceLine(this.#model().precision)
+      if (!record.device.endsWith(device)) record.device += `, then ${device}`
       record.self_test = this.#test?.passed ? 'passed' : 'failed'
       await this.#run(record, state.name, { step: checkpoint.step, state, tensors: checkpoint.tensors })
     })
@@ -308,6 +302,14 @@ export class Workbench {
     this.post({ type: 'assembled', assembly, heads, merged: [...merged], rows })
   }
 
+  /** What a run of a plan would put on the base. */
+  async #planned(plan: Of<'describe'> | Of<'measure'>): Promise<ModelSetup> {
+    const { adapter, num_labels, name, head, assembly } = plan
+    const data = this.#mapped?.dataset ?? { id2label: Array.from({ length: num_labels }, String) }
+    const own = this.#own(adapterName(name ?? 'adapter'), adapter, head, taskOf(plan), data)
+    return (await this.#assembled(own, assembly ?? noMembers, plainTask)).setup
+  }
+
   /** A run's own adapter beside kept ones. */
   async #assembled(own: Own, assembly: Assembly, task: TaskOptions): Promise<Assembled> {
     const kept = new Map<string, AdapterBundle>()
@@ -332,6 +334,7 @@ export class Workbench {
   /** One run at a time, from the moment it is asked for. */
   async #alone(what: string, work: () => Promise<void>): Promise<void> {
     this.#refuseWhileTraining(what)
+    this.#foresight.stop()
     this.#busy = true
     try {
       await work()
@@ -390,8 +393,4 @@ export class Workbench {
   #refuseWhileTraining(what: string): void {
     if (this.#busy) throw new Error(`A run is under way; stop it before you ${what}.`)
   }
-}
-
-function taskOf({ masked_lm, label_words }: Pick<Of<'train'>, 'masked_lm' | 'label_words'>): TaskOptions {
-  return { masked_lm: masked_lm ?? null, label_words: label_words ?? null }
 }

@@ -32,6 +32,8 @@ function carryOut(command: Command): Promise<void> | void {
       return workbench.mapData(command)
     case 'describe':
       return workbench.describe(command)
+    case 'measure':
+      return workbench.measure(command)
     case 'train':
       return workbench.train(command)
     case 'resumeRun':

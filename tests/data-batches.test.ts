@@ -1,8 +1,15 @@
-/** Batches: every row once, padding masked, order from the seed, few shapes. */
+/** Batches: every row once, padding masked, order from the seed, no padding beyond the longest row. */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { readFileSync } from 'node:fs'
-import { encode, evalBatches, trainBatches, type Batch, type Encoded } from '../src/data/batches.ts'
+import {
+  encode,
+  evalBatches,
+  paddingEfficiency,
+  trainBatches,
+  type Batch,
+  type Encoded,
+} from '../src/data/batches.ts'
 import { loadTokenizer } from '../src/data/tokenizer.ts'
 import { TorchGenerator } from '../src/random.ts'
 
@@ -24,7 +31,6 @@ const sizes = fc.integer({ min: 1, max: 40 })
 /** Each row is whole, in its place, padded with PAD under a mask of 0; the counts are right. */
 function checkRows(batches: Batch[], encoded: Encoded): void {
   expect(order(batches).sort((a, b) => a - b)).toEqual(encoded.input_ids.map((_, i) => i))
-  const longest = Math.max(...encoded.input_ids.map((row) => row.length))
   for (const batch of batches) {
     const { B, S, indices, input_ids, attention_mask } = batch
     expect([input_ids.length, attention_mask.length, batch.labels.length, indices.length]).toEqual([
@@ -33,7 +39,7 @@ function checkRows(batches: Batch[], encoded: Encoded): void {
       B,
       B,
     ])
-    expect(S).toBeLessThan(longest + 8)
+    expect(S).toBe(Math.max(...Array.from(indices, (row) => encoded.input_ids[row]!.length)))
     let tokens = 0
     indices.forEach((row, b) => {
       const ids = encoded.input_ids[row]!
@@ -80,9 +86,9 @@ describe('training batches', () => {
 
   it('waste little padding when grouped by length, and differ from epoch to epoch', () => {
     const encoded = encodedOf(Array.from({ length: 2000 }, (_, i) => 3 + ((i * 7919) % 250)))
-    const area = (batches: Batch[]) => batches.reduce((sum, { B, S }) => sum + B * S, 0)
     const grouped = trainBatches(encoded, { ...args, batch_size: 16, group_by_length: true })
-    expect(area(grouped)).toBeLessThan(0.75 * area(trainBatches(encoded, { ...args, batch_size: 16 })))
+    expect(paddingEfficiency(grouped)).toBeGreaterThan(0.97)
+    expect(paddingEfficiency(trainBatches(encoded, { ...args, batch_size: 16 }))).toBeLessThan(0.6)
     const next = trainBatches(encoded, { ...args, batch_size: 16, group_by_length: true, epoch: 1 })
     expect(order(next)).not.toEqual(order(grouped))
     expect(order(trainBatches(encoded, { ...args, batch_size: 16, group_by_length: true }))).toEqual(
@@ -92,13 +98,12 @@ describe('training batches', () => {
     expect(longest).not.toEqual(longest.slice().sort((a, b) => b - a))
   })
 
-  it('use few shapes', () => {
-    const S = (...list: number[]) =>
-      trainBatches(encodedOf([...list, 512]), { ...args, batch_size: 1 }).map((batch) => batch.S)
-    expect(new Set(S(2, 16, 17, 33, 49, 65, 97, 129, 193, 257, 385))).toEqual(
-      new Set([16, 32, 48, 64, 96, 128, 192, 256, 384, 512]),
-    )
-    expect(trainBatches(encodedOf([70, 75]), args)[0]!.S).toBe(80)
+  it('sort no further than windows of 50 batches of the shuffled order', () => {
+    const encoded = encodedOf(Array.from({ length: 1000 }, (_, i) => 3 + ((i * 7919) % 97)))
+    const shuffled = Array.from(new TorchGenerator(42).randperm(1000))
+    const windowOf = new Map(shuffled.map((row, at) => [row, Math.floor(at / (50 * 4))]))
+    for (const { indices } of trainBatches(encoded, { ...args, group_by_length: true }))
+      expect(new Set(Array.from(indices, (row) => windowOf.get(row))).size).toBe(1)
   })
 
   it('refuse a batch size that is none', () => {

@@ -30,10 +30,10 @@ import {
   regularisesFusion,
   staticFusion,
 } from '../src/methods/fusion.ts'
-import type { Parameter, Walk } from '../src/methods/method.ts'
+import type { Ending, Parameter, Walk } from '../src/methods/method.ts'
 import { disposeBatch } from '../src/model/batch.ts'
 import { lossAndGradient } from '../src/model/model.ts'
-import { Ops, type NoiseSource } from '../src/model/ops.ts'
+import { Ops, type Matrix, type NoiseSource } from '../src/model/ops.ts'
 import { parseRobertaConfig } from '../src/model/robertaConfig.ts'
 import { constant, Tape, type Var } from '../src/model/tape.ts'
 import { TorchGenerator } from '../src/random.ts'
@@ -47,6 +47,11 @@ import {
   valuesOf,
   withSetup,
 } from './methodCases.ts'
+
+const forgets = { records: false, halves: false }
+
+/** h and u as they meet at the end of a sub-layer. */
+const ending = (ops: Ops, h: Matrix, u: Matrix): Ending => ({ u, h: () => h, sum: () => ops.add(h, u) })
 
 const fixture = readMethodFixture('bottleneck')
 const base = parseRobertaConfig(
@@ -151,7 +156,7 @@ describe('on its own', () => {
     for (const [key, { shape, data }] of initialiseBottleneck(start, config, 'a'))
       vars.set(key, constant(tf.tensor(data.map((value) => value * 50), shape))) // prettier-ignore
     const walk: Partial<Walk> = {
-      ops: new Ops(new Tape(false), noise),
+      ops: new Ops(new Tape(forgets), noise),
       base: small,
       layer: 0,
       B,
@@ -175,9 +180,9 @@ describe('on its own', () => {
       bias: constant(tf.zeros<tf.Rank.R1>([H])),
       eps: 1e-5,
     }
+    const none = new Ops(new Tape(forgets), null)
     const run = async (noise: NoiseSource | null) =>
-      bottleneck.sublayer!(walkOf(config, B, S, H, noise), 'output', h, u, norm).tensor.data()
-    const none = new Ops(new Tape(false), null)
+      bottleneck.sublayer!(walkOf(config, B, S, H, noise), 'output', ending(none, h, u), norm).tensor.data()
     const x = await none.layerNorm(none.add(h, u), norm.weight, norm.bias, norm.eps).tensor.data()
     const whole = await run(null)
     const dropped = await run({ seed: 4, call: 1 })
@@ -201,10 +206,11 @@ describe('on its own', () => {
     expect(furthest(await back.tensor.data(), x)).toBeLessThan(1e-5)
   })
 
-  test('a plain seq_bn adds h and u once', () => {
-    const counted = { add: 0, layerNorm: 0, scale: 0 }
+  test('a plain seq_bn asks for h + u once and is one operation', () => {
+    const counted = { add: 0, layerNorm: 0, scale: 0, linear: 0, bottleneck: 0 }
     const walk = walkOf(seqBn, 2, 2, 8, null)
-    for (const name of ['add', 'layerNorm', 'scale'] as const) {
+    const sums = { sum: 0, h: 0 }
+    for (const name of ['add', 'layerNorm', 'scale', 'linear', 'bottleneck'] as const) {
       const real = walk.ops[name].bind(walk.ops) as (...given: unknown[]) => unknown
       Object.assign(walk.ops, { [name]: (...given: unknown[]) => (counted[name]++, real(...given)) })
     }
@@ -214,8 +220,10 @@ describe('on its own', () => {
       bias: constant(tf.zeros<tf.Rank.R1>([8])),
       eps: 1e-5,
     }
-    bottleneck.sublayer!(walk, 'output', x, x, norm)
-    expect(counted).toEqual({ add: 2, layerNorm: 2, scale: 0 })
+    const own = { u: x, h: () => (sums.h++, x), sum: () => (sums.sum++, x) }
+    bottleneck.sublayer!(walk, 'output', own, norm)
+    expect(counted).toEqual({ add: 0, layerNorm: 0, scale: 0, linear: 0, bottleneck: 1 })
+    expect(sums).toEqual({ sum: 1, h: 0 })
   })
 })
 

@@ -6,6 +6,7 @@ import { beforeEach, describe, expect, it } from 'vitest'
 import { trainingDefaults } from '../src/trainingArguments.ts'
 import type { Command, DatasetSummary, DeviceReport, Metrics, RunEvent } from '../src/protocol.ts'
 import { problemsIn, trainingFields } from '../src/ui/fields.ts'
+import { changeInWords } from '../src/ui/memory.svelte.ts'
 import { Session } from '../src/ui/session.svelte.ts'
 
 const report: DeviceReport = {
@@ -96,6 +97,7 @@ const stepEvent = (runId: string, step: number): RunEvent => ({
   grad_norm: 1,
   samples_per_second: 10,
   tokens_per_second: 100,
+  padding_efficiency: 0.95,
   gpu_bytes: 5,
   seconds_left: null,
 })
@@ -311,6 +313,35 @@ describe('Session', () => {
     ])
     await session.use.exportRun('x')
     expect(saved).toEqual(['first.zip'])
+  })
+})
+
+describe('memory of the next run', () => {
+  const need = { total: 5e9, weights: 1e9, trained: 1e9, step: 3e9, evaluation: 1e9, largest: 1e8 }
+  const change = { max_tokens_per_batch: 512, gradient_checkpointing: true }
+  const fit = { need, problem: 'Too much.', remedies: [{ change, total: 2e9 }] }
+
+  it('is asked with the settings as they stand, and said in words', async () => {
+    await ready()
+    answers.measure = [{ type: 'memory', fit }]
+    session.memory.gigabytes = 4
+    expect(await session.measure()).toBe(true)
+    expect(sent.at(-1)).toMatchObject({ type: 'measure', available: 4e9, args: trainingDefaults })
+    expect(session.memory.fit).toEqual(fit)
+    expect(changeInWords(change)).toBe(
+      'Compute 512 tokens at once, the same steps; compute each layer twice, a third more time',
+    )
+    session.memory.gigabytes = null
+    expect(session.memory.available).toBeNull()
+  })
+
+  it('is not known while the settings are wrong', async () => {
+    await ready()
+    session.memory.fit = fit
+    session.args.seed = 1.5
+    expect(await session.measure()).toBe(false)
+    expect(session.memory.fit).toBeNull()
+    expect(types()).not.toContain('measure')
   })
 })
 

@@ -1,6 +1,7 @@
 /**
- * Encoded examples to padded batches. Order within an epoch is Hugging Face's (a permutation from the seed); lengths
- * are padded up to one of a few buckets, so that a run uses few distinct shapes. Every row is in exactly one batch.
+ * Encoded examples to padded batches. Order within an epoch is Hugging Face's (a permutation from the seed). A batch is
+ * padded to its longest row and no further: programs take their sizes as uniforms, so another length costs nothing, and
+ * on short texts even lengths in eights would compute an eighth too much. Every row is in exactly one batch.
  */
 import type { Targets } from '../config.ts'
 import { TorchGenerator } from '../random.ts'
@@ -14,8 +15,6 @@ export interface Encoded {
   /** Class indices; 0 where the rows have targets of another kind. */
   labels: Int32Array
   targets?: RowTargets | null
-  /** Pad a batch to its longest row and no further, for models whose answers depend on the padding. */
-  exact?: boolean
   /** Present: words are hidden in every batch, drawn anew in training and once for all in evaluation. */
   masking?: MaskingArguments & { seed: number; vocabulary: MaskVocabulary }
 }
@@ -45,6 +44,8 @@ export interface Batch {
   indices: Int32Array
   /** Tokens that are not padding. */
   tokens: number
+  /** Of a part of a batch (parts.ts): its share of the batch's mean loss. Absent: 1. */
+  share?: number
 }
 
 export interface TrainBatchArguments {
@@ -54,9 +55,6 @@ export interface TrainBatchArguments {
   group_by_length: boolean
   pad_token_id: number
 }
-
-/** Padded lengths, never more than the split's longest row needs (in eights); beyond the last, multiples of it. */
-const BUCKETS = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512]
 
 /** Batches that share one window of the shuffled order when group_by_length sorts. */
 const WINDOW = 50
@@ -103,6 +101,12 @@ export function evalBatches(encoded: Encoded, batch_size: number, pad_token_id: 
   return cut(encoded, order, batch_size, pad_token_id)
 }
 
+/** Tokens that are text, of all positions that the batches make the device compute; 1 is no padding at all. */
+export function paddingEfficiency(batches: Batch[]): number {
+  const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0)
+  return tokens / batches.reduce((sum, { B, S }) => sum + B * S, 0)
+}
+
 /** Longest first, so that the largest allocation comes early; equal lengths keep their order. */
 function sortByLength(order: Int32Array, { input_ids }: Encoded): void {
   const sorted = Array.from(order).sort((a, b) => input_ids[b]!.length - input_ids[a]!.length)
@@ -110,24 +114,21 @@ function sortByLength(order: Int32Array, { input_ids }: Encoded): void {
 }
 
 function cut(encoded: Encoded, order: Int32Array, batch_size: number, pad_token_id: number): Batch[] {
-  const longest = encoded.input_ids.reduce((length, row) => Math.max(length, row.length), 0)
-  const cap = Math.ceil(longest / 8) * 8
   if (!(Number.isInteger(batch_size) && batch_size >= 1)) {
     throw new Error(`the batch size is ${batch_size}; it must be a whole number of at least 1`)
   }
   const batches: Batch[] = []
   for (let i = 0; i < order.length; i += batch_size) {
-    batches.push(collate(encoded, order.slice(i, i + batch_size), pad_token_id, cap))
+    batches.push(collate(encoded, order.slice(i, i + batch_size), pad_token_id))
   }
   return batches
 }
 
-/** Rows to one padded batch, as `DataCollatorWithPadding` does with `padding="longest"` rounded up to a bucket. */
-function collate(encoded: Encoded, indices: Int32Array, pad_token_id: number, cap: number): Batch {
+/** Rows to one padded batch, as `DataCollatorWithPadding` does with `padding="longest"`. */
+function collate(encoded: Encoded, indices: Int32Array, pad_token_id: number): Batch {
   const rows = Array.from(indices, (i) => encoded.input_ids[i]!)
-  const longest = rows.reduce((length, row) => Math.max(length, row.length), 0)
   const B = rows.length
-  const S = encoded.exact ? longest : Math.min(bucket(longest), cap)
+  const S = rows.reduce((length, row) => Math.max(length, row.length), 0)
   const input_ids = new Int32Array(B * S).fill(pad_token_id)
   const attention_mask = new Int32Array(B * S)
   let tokens = 0
@@ -165,9 +166,4 @@ function collateTargets({ targets }: Encoded, indices: Int32Array, S: number): T
       return { kind: 'label_words', positions, words: targets.words }
     }
   }
-}
-
-function bucket(length: number): number {
-  const last = BUCKETS.at(-1)!
-  return BUCKETS.find((size) => length <= size) ?? Math.ceil(length / last) * last
 }

@@ -28,6 +28,12 @@ export const fields: Record<string, Record<string, Field>> = {
       value: null,
     },
     backend: { help: 'what computes', kind: 'text', value: 'wasm', choices: ['wasm', 'cpu', 'webgpu'] },
+    precision: {
+      help: 'how matrices of the base lie on a GPU: float16 halves their memory and keeps about three digits',
+      kind: 'text',
+      value: 'float32',
+      choices: ['float32', 'float16'],
+    },
     dataset: {
       help: 'labelled files, comma-separated; "sample" is the bundled reviews',
       kind: 'list',
@@ -155,6 +161,18 @@ export const fields: Record<string, Record<string, Field>> = {
     per_device_train_batch_size: training('rows to a batch (--batch-size)', 'per_device_train_batch_size'),
     per_device_eval_batch_size: training('rows to a batch in evaluation', 'per_device_eval_batch_size'),
     gradient_accumulation_steps: training('batches to one optimiser step', 'gradient_accumulation_steps'),
+    max_tokens_per_batch: training(
+      'tokens, padding included, computed at once: a larger batch goes in parts; 0: no limit',
+      'max_tokens_per_batch',
+    ),
+    gradient_checkpointing: training(
+      "make each layer's activations again on the way down: less memory, a third more work, the same step",
+      'gradient_checkpointing',
+    ),
+    half_precision_activations: training(
+      'keep activations for the way down in half precision: less memory, gradients to about three digits',
+      'half_precision_activations',
+    ),
     adam_beta1: training('AdamW: decay of the first moment', 'adam_beta1'),
     adam_beta2: training('AdamW: decay of the second moment', 'adam_beta2'),
     adam_epsilon: training('AdamW: added to the root of the second moment', 'adam_epsilon'),
@@ -184,7 +202,10 @@ export const fields: Record<string, Record<string, Field>> = {
     early_stopping_threshold: training('what counts as improvement', 'early_stopping_threshold'),
     seed: training('of split, order, initialisation and dropout', 'seed'),
     max_length: training('tokens kept of each text', 'max_length'),
-    base_dropout: training("the frozen model's own dropout while training", 'base_dropout'),
+    base_dropout: training(
+      "the frozen model's own dropout while training; off, layers below all that trains run once for a text",
+      'base_dropout',
+    ),
     group_by_length: training('batches of texts of like length', 'group_by_length'),
   },
   'Of loaded adapters alone (no training)': {

@@ -25,6 +25,7 @@ import { dynamicFusion, staticFusion } from '../methods/fusion.ts'
 import { trainingWarnings } from '../methods/reft.ts'
 import { childConfigs, parsePreset } from '../methods/registry.ts'
 import { parseSetup } from '../methods/setupText.ts'
+import type { Precision } from '../model/loadRoberta.ts'
 import { summaryText } from '../model/params.ts'
 import { parseRobertaConfig } from '../model/robertaConfig.ts'
 import { Opened, promptOfRun, summaryOf } from '../opened.ts'
@@ -92,7 +93,7 @@ async function trial(values: Values, transformer: string, device: string): Promi
     seed: (values.split_seed ?? args.seed) as number,
   }
   const dataset = buildDataset(tables, roles, mapping, split)
-  const base = await openBase(await openModelDir(transformer))
+  const base = await openBase(await openModelDir(transformer), values.precision as Precision)
   const rows = [...dataset.train, ...dataset.validation, ...dataset.test]
   const lengths = Int32Array.from(rows, ({ text, text_pair }) => base.tokenizer.lengthOf(text, text_pair))
   emit({ type: 'dataset', summary: summarise(tables, roles, mapping, dataset, lengths, args.max_length) })
@@ -113,8 +114,8 @@ async function trial(values: Values, transformer: string, device: string): Promi
       note(value, history)
       continue
     }
-    const { reason, note: why, step, best_step, test } = value
-    emit({ type: 'done', reason, note: why, step, best_step, test })
+    const { reason, best_step, test } = value
+    printEnd(value, history)
     const data = { names: tables.map((table) => table.name), mapping, split, roles }
     const outcome = { status: reason, test, best_step, history, id2label: dataset.id2label }
     const origin = { base: base.identity, device, self_test: 'not run' as const, data, created: Date.now() }
@@ -148,6 +149,16 @@ function note(event: TrainEvent, history: KeptRun['history']): void {
       `step ${step}: validation loss ${metrics.loss.toFixed(4)}, macro-F1 ${metrics.f1_macro.toFixed(4)}`,
     )
   }
+}
+
+/** Prints how a run ended, and how much of what it computed was text. */
+function printEnd({ reason, note, step, best_step, test }: Outcome, history: KeptRun['history']): void {
+  const padding_efficiency = history.step.at(-1)?.padding_efficiency ?? null
+  emit({ type: 'done', reason, note, step, best_step, test, padding_efficiency })
+  if (padding_efficiency !== null)
+    progress(
+      `${(100 * padding_efficiency).toFixed(1)} % of the positions computed were text, the rest padding`,
+    )
 }
 
 /** `adapter_summary()` of a model folder, of which only config.json is read, with the adapter of the fields. */

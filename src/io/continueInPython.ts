@@ -137,7 +137,7 @@ function runJson(run: PythonRun): { [key: string]: PyJson } {
 /** Training arguments, with what TrainingArguments calls a float written as one. */
 function argumentsJson(args: TrainingArguments): { [key: string]: PyJson } {
   const whole =
-    /_steps$|_size$|^seed$|^max_length$|^early_stopping_patience$|^logging_steps$|^gradient_accumulation_steps$/
+    /_steps$|_size$|^seed$|^max_length$|^max_tokens_per_batch$|^early_stopping_patience$|^logging_steps$|^gradient_accumulation_steps$/
   return Object.fromEntries(
     Object.entries(args).map(([key, value]): [string, PyJson] => [
       key,

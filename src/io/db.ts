@@ -15,7 +15,7 @@ import type {
   TensorMap,
 } from '../config.ts'
 import type { MetricName, TrainingArguments } from '../trainingArguments.ts'
-import { currentAdapter, currentHead } from './oldRuns.ts'
+import { currentAdapter, currentArguments, currentHead } from './oldRuns.ts'
 import { readSafetensors, writeSafetensors } from './safetensors.ts'
 import { packSetup, unpackSetup, type PackedSetup } from './setup.ts'
 import { isStorageFull, storageFullError } from './storage.ts'
@@ -29,6 +29,8 @@ export interface StepRecord {
   loss: number
   learning_rate: number
   grad_norm: number
+  /** Tokens that were text, of all positions computed in the step's epoch; absent in records of before it was counted. */
+  padding_efficiency?: number
 }
 
 export interface EvaluationRecord<M extends StoredMetrics = StoredMetrics> {
@@ -216,9 +218,9 @@ export async function getRun(id: string): Promise<RunRecord> {
   return current(run)
 }
 
-/** The record with its adapter in today's form. */
+/** The record with its adapter and arguments in today's form. */
 function current(run: RunRecord): RunRecord {
-  return { ...run, adapter: currentAdapter(run.adapter) }
+  return { ...run, adapter: currentAdapter(run.adapter), args: currentArguments(run.args) }
 }
 
 /** Writes the record over the run's earlier one. */

@@ -1,7 +1,8 @@
 /**
  * continue/train.py: the run again with the `adapters` library. The text is the same for every run; all that differs is
  * in run.json beside it. Batches, learning rates, initial values and what is evaluated are the tab's; where several
- * processes share the work, each batch is cut among them, so that a step stays the step that it was.
+ * processes share the work, each batch is cut among them, so that a step stays the step that it was. What the tab did
+ * for memory alone (parts of a batch, activations computed twice or kept in half precision) is left to the machine.
  */
 export const trainScript = String.raw`"""Repeats a run of Adaptab with the adapters library.
 
@@ -52,24 +53,17 @@ def encode(rows, tokenizer):
     for row in rows:
         ids = tokenizer(row["text"], row["text_pair"], truncation=True, max_length=ARGS["max_length"])["input_ids"]
         encoded.append({"input_ids": ids, "labels": label(row["label"])})
-    # No batch is padded beyond what the longest row of its split needs, in eights.
-    longest = max((len(row["input_ids"]) for row in encoded), default=0)
-    return [{**row, "cap": -(-longest // 8) * 8} for row in encoded]
-
-
-BUCKETS = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+    return encoded
 
 
 class Collator:
-    """Pads to one of a few lengths, as the run did: gates see the padding."""
+    """Pads to the longest row of the batch and no further, as the run did: gates see the padding."""
 
     def __init__(self, pad_token_id):
         self.pad = pad_token_id
 
     def __call__(self, rows):
-        longest = max(len(row["input_ids"]) for row in rows)
-        bucket = next((b for b in BUCKETS if longest <= b), -(-longest // BUCKETS[-1]) * BUCKETS[-1])
-        length = min(bucket, rows[0]["cap"])
+        length = max(len(row["input_ids"]) for row in rows)
         fill = lambda row, value: [value] * (length - len(row["input_ids"]))
         dtype = torch.long if KIND == "class" else torch.float
         return {

@@ -48,6 +48,14 @@ export function activationBackward<T extends tf.Tensor>(name: Activation, dy: T,
   return runWgsl(name, 'backward', `dy[index] * (${formula.wgsl.derivative})`, [x, dy], x)
 }
 
+/**
+ * f and f' for another program: WGSL expressions of an f32 `v`, and the functions that they call. Throws as
+ * `activation`.
+ */
+export function activationCode(name: Activation): { functions: string; forward: string; derivative: string } {
+  return { functions, ...find(name).wgsl }
+}
+
 /** f and f' in tfjs ops, and in WGSL as expressions of `v`. */
 interface Formula {
   forward(x: tf.Tensor): tf.Tensor

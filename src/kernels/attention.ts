@@ -1,56 +1,252 @@
 /**
- * The parts of RobertaSelfAttention that are not matrix products: heads apart and together, and the masked softmax
- * with its backward. The mask is finite, as in torch: a row whose keys are all masked is uniform, not NaN.
+ * Multi-head attention (transformers `RobertaSelfAttention` without its projections), forward and backward, without the
+ * scores ever being in memory: online softmax forward and recomputation backward, after FlashAttention (Dao et al. 2022).
+ * The mask is finite, as in torch: a query whose keys are all hidden attends to all of them alike, and its gradient goes
+ * to all of them. attentionPlain.ts has the programs for software adapters, attentionTiled.ts those for GPUs; below is
+ * the reference, which holds the scores.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import { onGpu, runElements, type Kernel } from './program.ts'
-import { runRows, type RowKernel } from './rows.ts'
+import { plainBackward, plainForward, type AttentionProgram } from './attentionPlain.ts'
+import { tiledBackward, tiledForward } from './attentionTiled.ts'
+import { softwareVariants } from './backend.ts'
+import { dropout, dropValues, type Drop } from './dropout.ts'
+import { matmul } from './matmul.ts'
+import { runElements, runsOwn, runWorkgroups, type Kernel } from './program.ts'
+import { aligned, viewOf } from './views.ts'
+
+/** Items, heads, and what scores are multiplied by. */
+export interface AttentionSizes {
+  B: number
+  N: number
+  scale: number
+}
+
+/** Keys or values: rows [B*T,N*D], or heads [B,N,T,D]. */
+export type KeyValue = tf.Tensor2D | tf.Tensor4D
+
+/** `lse` [B*N*S]: the logarithm of each query's sum of exponentials; -1e30 where every key is hidden. */
+export type Attended = {
+  o: tf.Tensor2D
+  lse: tf.Tensor1D
+}
+
+export type AttentionGradients<K extends KeyValue = KeyValue> = {
+  dq: tf.Tensor2D
+  dk: K
+  dv: K
+}
 
 /** What a masked score becomes: far below any score, and still finite after the maximum is subtracted. */
 const masked = -1e30
+
+/** Head sizes beyond this take the reference: an invocation holds a whole row of a head in named variables. */
+const largestHead = 128
+
+/**
+ * drop(softmax(q·kᵀ·scale))·v over the keys that the mask keeps.
+ * q [B*S,N*D], k and v [B*T,N*D] or [B,N,T,D], attention_mask [B,T] or, one row for each query, [B*S,T] (0 hides a key)
+ * -> o [B*S,N*D], lse [B*N*S]; `drop` null drops nothing, else it acts on the probabilities as `dropout` on [B,N,S,T].
+ * Throws when shapes disagree.
+ */
+export function attention<K extends KeyValue>(
+  q: tf.Tensor2D,
+  k: K,
+  v: K,
+  attention_mask: tf.Tensor2D,
+  sizes: AttentionSizes,
+  drop: Drop | null,
+): Attended {
+  const call = describe(q, k, v, attention_mask, sizes, drop)
+  const { B, N, S, D } = call
+  if (!runsOwn('attention') || D > largestHead)
+    return tf.tidy(() => forwardReference(q, k, v, attention_mask, call))
+  const lseStart = aligned(q.size)
+  const packed = run('forward', [q, k, v, attention_mask], call, { lseStart }, lseStart + B * N * S)
+  const o = viewOf<tf.Tensor2D>(packed, 0, q.shape)
+  const lse = viewOf<tf.Tensor1D>(packed, lseStart, [B * N * S])
+  packed.dispose()
+  return { o, lse }
+}
+
+/**
+ * Gradients of `attention` for dO [B*S,N*D], in the shapes of q, k and v, from its arguments and results; the
+ * probabilities are made again. Throws when shapes disagree.
+ */
+export function attentionBackward<K extends KeyValue>(
+  dO: tf.Tensor2D,
+  q: tf.Tensor2D,
+  k: K,
+  v: K,
+  o: tf.Tensor2D,
+  lse: tf.Tensor1D,
+  attention_mask: tf.Tensor2D,
+  sizes: AttentionSizes,
+  drop: Drop | null,
+): AttentionGradients<K> {
+  const call = describe(q, k, v, attention_mask, sizes, drop)
+  const { D, unit } = call
+  if (!runsOwn('attention') || D > largestHead) {
+    return tf.tidy(() => backwardReference<K>(dO, q, k, v, attention_mask, call))
+  }
+  const dkStart = aligned(q.size)
+  const dvStart = dkStart + aligned(k.size)
+  const starts = { dkStart: dkStart / unit, dvStart: dvStart / unit }
+  const packed = run('backward', [dO, q, k, v, o, lse, attention_mask], call, starts, dvStart + v.size)
+  const dq = viewOf<tf.Tensor2D>(packed, 0, q.shape)
+  const dk = viewOf<K>(packed, dkStart, k.shape)
+  const dv = viewOf<K>(packed, dvStart, v.shape)
+  packed.dispose()
+  return { dq, dk, dv }
+}
+
+/** One call's sizes. `unit`: floats that a program reads at once; `queries`: mask rows of an item, 1 or S. */
+interface Call extends AttentionSizes {
+  S: number
+  T: number
+  D: number
+  queries: number
+  unit: 1 | 4
+  /** Whether keys and values are [B,N,T,D]. */
+  heads: boolean
+  drop: Drop | null
+}
+
+function describe(
+  q: tf.Tensor2D,
+  k: KeyValue,
+  v: KeyValue,
+  attention_mask: tf.Tensor2D,
+  { B, N, scale }: AttentionSizes,
+  drop: Drop | null,
+): Call {
+  const [S, D] = [q.shape[0] / B, q.shape[1] / N]
+  const heads = k.rank === 4
+  const T = heads ? k.shape[2]! : k.shape[0] / B
+  const wanted = heads ? [B, N, T, D] : [B * T, N * D]
+  const [rows, columns] = attention_mask.shape
+  const fits =
+    [S, D, T].every(Number.isInteger) &&
+    [k, v].every(({ shape }) => tf.util.arraysEqual(shape, wanted)) &&
+    columns === T &&
+    (rows === B || rows === B * S)
+  if (!fits) {
+    const shapes = [q, k, v, attention_mask].map(({ shape }) => `[${shape}]`)
+    throw new Error(
+      `attention of ${B} items and ${N} heads got q, k, v, mask of shapes ${shapes.join(', ')}, which disagree.`,
+    )
+  }
+  const unit = D % 4 === 0 ? 4 : 1
+  return { B, N, S, T, D, scale, queries: rows / B, unit, heads, drop: drop?.rate ? drop : null }
+}
+
+const programs = {
+  plain: { forward: plainForward, backward: plainBackward },
+  tiled: { forward: tiledForward, backward: tiledBackward },
+}
+
+const made = new Map<string, AttentionProgram>()
+
+function program(direction: 'forward' | 'backward', { D, drop, unit }: Call): AttentionProgram {
+  const variant = softwareVariants() || unit === 1 ? 'plain' : 'tiled'
+  const key = `${variant} ${direction} ${D} ${drop !== null}`
+  const found = made.get(key) ?? programs[variant][direction](D, drop !== null)
+  made.set(key, found)
+  return found
+}
+
+/** Runs a program; `starts` are uniforms of its own. -> [size] */
+function run(
+  direction: 'forward' | 'backward',
+  inputs: tf.Tensor[],
+  call: Call,
+  starts: Record<string, number>,
+  size: number,
+): tf.Tensor1D {
+  const { B, N, S, T, D, scale, queries, unit, heads, drop } = call
+  const { kernel, workgroups } = program(direction, call)
+  const uniforms = {
+    ...{ B, N, S, T, queries, scale },
+    keyHead: (heads ? T * D : D) / unit,
+    keyRow: (heads ? D : N * D) / unit,
+    ...starts,
+    ...(drop && dropValues(drop)),
+  }
+  return runWorkgroups(kernel, inputs, uniforms, [size], workgroups(B * N, S, T))
+}
+
+/** Probabilities [B,N,S,T] before dropout, and lse [B*N*S]. */
+function probabilities(
+  q: tf.Tensor4D,
+  k: tf.Tensor4D,
+  attention_mask: tf.Tensor2D,
+  { B, queries, T, scale }: Call,
+): { p: tf.Tensor4D; lse: tf.Tensor1D } {
+  const kept = tf.cast(tf.reshape(attention_mask, [B, 1, queries, T]), 'bool')
+  const scores = tf.where(kept, tf.mul(matmul(q, k, false, true), scale), masked) // [B,N,S,T]
+  const top = tf.max(scores, -1, true)
+  const weights = tf.exp(tf.sub(scores, top))
+  const total = tf.sum(weights, -1, true)
+  return { p: tf.div(weights, total), lse: tf.reshape(tf.add(top, tf.log(total)), [-1]) }
+}
+
+function dropping({ drop }: Call): (x: tf.Tensor4D) => tf.Tensor4D {
+  return (x) => (drop ? dropout(x, drop) : x)
+}
+
+/** Keys or values as heads, and heads as they came. */
+function asHeads(x: KeyValue, { B, N }: Call): tf.Tensor4D {
+  return x.rank === 4 ? (x as tf.Tensor4D) : splitHeads(x as tf.Tensor2D, B, N)
+}
+
+function asGiven<K extends KeyValue>(x: tf.Tensor4D, { heads }: Call): K {
+  return (heads ? x : mergeHeads(x)) as K
+}
+
+function forwardReference(
+  q: tf.Tensor2D,
+  k: KeyValue,
+  v: KeyValue,
+  attention_mask: tf.Tensor2D,
+  call: Call,
+): Attended {
+  const { p, lse } = probabilities(asHeads(q, call), asHeads(k, call), attention_mask, call)
+  return { o: mergeHeads(matmul(dropping(call)(p), asHeads(v, call))), lse }
+}
+
+function backwardReference<K extends KeyValue>(
+  dO: tf.Tensor2D,
+  q: tf.Tensor2D,
+  k: K,
+  v: K,
+  attention_mask: tf.Tensor2D,
+  call: Call,
+): AttentionGradients<K> {
+  const [dOut, Q, K, V] = [asHeads(dO, call), asHeads(q, call), asHeads(k, call), asHeads(v, call)]
+  const drop = dropping(call)
+  const { p } = probabilities(Q, K, attention_mask, call)
+  const dp = drop(matmul(dOut, V, false, true))
+  const mean = tf.sum(tf.mul(p, dp), -1, true)
+  const dScores = tf.mul<tf.Tensor4D>(call.scale, tf.mul(p, tf.sub(dp, mean)))
+  return {
+    dq: mergeHeads(matmul(dScores, K)),
+    dk: asGiven<K>(matmul(dScores, Q, true, false), call),
+    dv: asGiven<K>(matmul(drop(p), dOut, true, false), call),
+  }
+}
 
 /** x [B*S,N*D] -> [B,N,S,D] */
 export function splitHeads(x: tf.Tensor2D, B: number, N: number): tf.Tensor4D {
   const [rows, H] = x.shape
   const [S, D] = [rows / B, H / N]
-  if (onGpu()) return swapMiddle(x, [B, S, N, D], [B, N, S, D])
+  if (runsOwn('attention')) return swapMiddle(x, [B, S, N, D], [B, N, S, D])
   return tf.tidy(() => tf.transpose<tf.Tensor4D>(tf.reshape(x, [B, S, N, D]), [0, 2, 1, 3]))
 }
 
 /** x [B,N,S,D] -> [B*S,N*D] */
 export function mergeHeads(x: tf.Tensor4D): tf.Tensor2D {
   const [B, N, S, D] = x.shape
-  if (onGpu()) return swapMiddle(x, x.shape, [B * S, N * D])
+  if (runsOwn('attention')) return swapMiddle(x, x.shape, [B * S, N * D])
   return tf.tidy(() => tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [B * S, N * D]))
-}
-
-/**
- * softmax(scores * scale) over the keys that the mask keeps.
- * scores [B,N,S,T], attention_mask [B,T] or, one row for each query, [B*S,T] (int32 or float32, 0 is masked)
- * -> [B,N,S,T]
- */
-export function maskedSoftmax(scores: tf.Tensor4D, attention_mask: tf.Tensor2D, scale: number): tf.Tensor4D {
-  const [B, N, S, T] = scores.shape
-  if (onGpu()) {
-    const queries = attention_mask.shape[0] === B ? 1 : S
-    const uniforms = { scale, perItem: N * S, queries }
-    return runRows(softmaxKernel, [scores, attention_mask], uniforms, scores.shape, {
-      rows: B * N * S,
-      width: T,
-    })
-  }
-  return tf.tidy(() => {
-    const queries = attention_mask.shape[0] / B
-    const kept = tf.cast(tf.reshape(attention_mask, [B, 1, queries, T]), 'bool')
-    return tf.softmax(tf.where<tf.Tensor4D>(kept, tf.mul(scores, scale), masked))
-  })
-}
-
-/** dp, p [B,N,S,T] -> dscores = scale * p * (dp - sum(p * dp)) */
-export function softmaxBackward(dp: tf.Tensor4D, p: tf.Tensor4D, scale: number): tf.Tensor4D {
-  const width = p.shape[3]
-  if (onGpu()) return runRows(backwardKernel, [dp, p], { scale }, p.shape, { rows: p.size / width, width })
-  return tf.tidy(() => tf.mul(scale, tf.mul(p, tf.sub(dp, tf.sum(tf.mul(p, dp), -1, true)))))
 }
 
 /** x of sizes [b,i,j,d] -> the same elements in order [b,j,i,d], as a tensor of `shape`. */
@@ -78,43 +274,3 @@ fn main(index : i32) {
 }
 
 const swapKernel4: Kernel = { ...swapKernel, name: 'swapMiddle vec4', components: 4 }
-
-const softmaxKernel: RowKernel = {
-  name: 'maskedSoftmax',
-  inputs: ['scores', 'mask'],
-  uniforms: { scale: 'float32', perItem: 'int32', queries: 'int32' },
-  code: `
-  let keys = (row / uniforms.perItem * uniforms.queries + row % uniforms.queries) * width;
-  var most = ${masked};
-  for (var t = lane; t < width; t += LANES) {
-    if (mask[keys + t] != 0) { most = max(most, scores[start + t] * uniforms.scale); }
-  }
-  let top = maxRow(most);
-  var total = 0.0;
-  for (var t = lane; t < width; t += LANES) {
-    let score = select(${masked}, scores[start + t] * uniforms.scale, mask[keys + t] != 0);
-    total += exp(score - top);
-  }
-  let norm = 1.0 / sumRow(total);
-  if (live) {
-    for (var t = lane; t < width; t += LANES) {
-      let score = select(${masked}, scores[start + t] * uniforms.scale, mask[keys + t] != 0);
-      result[start + t] = exp(score - top) * norm;
-    }
-  }`,
-}
-
-const backwardKernel: RowKernel = {
-  name: 'softmaxBackward',
-  inputs: ['dp', 'p'],
-  uniforms: { scale: 'float32' },
-  code: `
-  var total = 0.0;
-  for (var t = lane; t < width; t += LANES) { total += p[start + t] * dp[start + t]; }
-  let mean = sumRow(total);
-  if (live) {
-    for (var t = lane; t < width; t += LANES) {
-      result[start + t] = uniforms.scale * p[start + t] * (dp[start + t] - mean);
-    }
-  }`,
-}

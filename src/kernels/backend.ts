@@ -7,6 +7,7 @@
 import * as tf from '@tensorflow/tfjs-core'
 import type { WebGPUBackend } from '@tensorflow/tfjs-backend-webgpu'
 import { boundPool } from './pool.ts'
+import { allowViews } from './views.ts'
 
 export type BackendKind = 'webgpu' | 'wasm' | 'cpu'
 
@@ -74,7 +75,10 @@ export async function openBackend(kind: BackendKind, options: BackendOptions = {
   if (!(await tf.setBackend(kind)))
     throw new Error(`The ${kind} backend did not start in this browser; try another one.`)
   await tf.ready()
-  if (kind === 'webgpu') boundPool(webgpuBackend())
+  if (kind === 'webgpu') {
+    boundPool(webgpuBackend())
+    allowViews(webgpuBackend())
+  }
   forSoftware = options.variants ? options.variants === 'software' : opened.is_fallback
   return opened
 }
@@ -120,11 +124,12 @@ export function uploadTensor<R extends tf.Rank>(
  */
 export async function uploadTensorInChunks<R extends tf.Rank>(
   shape: tf.ShapeMap[R],
-  chunks: AsyncIterable<Float32Array>,
+  chunks: AsyncIterable<Float32Array | Int32Array>,
+  dtype: 'float32' | 'int32' = 'float32',
 ): Promise<tf.Tensor<R>> {
   const size = tf.util.sizeFromShape(shape)
-  const target = tf.getBackend() === 'webgpu' && size > 0 ? emptyOnGpu(shape, 'float32') : null
-  const host = target ? null : new Float32Array(size)
+  const target = tf.getBackend() === 'webgpu' && size > 0 ? emptyOnGpu(shape, dtype) : null
+  const host = target ? null : dtype === 'int32' ? new Int32Array(size) : new Float32Array(size)
   let filled = 0
   try {
     for await (const chunk of chunks) {
@@ -142,7 +147,7 @@ export async function uploadTensorInChunks<R extends tf.Rank>(
   }
   return target
     ? (tf.engine().makeTensorFromTensorInfo(target.info) as tf.Tensor<R>)
-    : tf.tensor(host ?? [], shape)
+    : tf.tensor(host ?? [], shape, dtype)
 }
 
 /** 16 MB at a time: the browser holds a copy of each piece on its way to the GPU. */
@@ -160,7 +165,15 @@ function emptyOnGpu(shape: number[], dtype: 'float32' | 'int32'): { info: tf.Ten
   const backend = webgpuBackend()
   const info = backend.makeTensorInfo(shape, dtype)
   backend.uploadToGPU(info.dataId)
+  submitPending(backend)
   return { info, buffer: backend.tensorMap.get(info.dataId).resource as GPUBuffer }
+}
+
+/** A write to a buffer overtakes commands that are not submitted yet, and they may still use what it was before. */
+function submitPending(backend: WebGPUBackend): void {
+  const inside = backend as unknown as { commandEncoder: object | null; endComputePassEncoder(): void }
+  inside.endComputePassEncoder()
+  if (inside.commandEncoder) backend.submitQueue()
 }
 
 /** tfjs's current backend, which must be webgpu. */

@@ -1,30 +1,17 @@
-/** torch.nn.utils.clip_grad_norm_ over one flat gradient. */
+/** torch.nn.utils.clip_grad_norm_ over one flat gradient: here as an operation, and as WGSL for the optimiser's kernels. */
 import * as tf from '@tensorflow/tfjs-core'
-import { onGpu, runElements, type Kernel } from './program.ts'
-import { sumOfSquares } from './sum.ts'
 
-/** L2 norm of all elements. */
-export function globalNorm(g: tf.Tensor): tf.Scalar {
-  return tf.tidy(() => tf.sqrt(sumOfSquares(g)))
+/** What the norm of all gradients, `sum.ts`'s l2Norm, is clipped to. */
+export interface Clip {
+  norm: tf.Scalar
+  max_norm: number
 }
 
-/** g * min(1, max_norm / (norm + 1e-6)), and the norm before clipping. Keeps `g`; the caller disposes both results. */
-export function clipByGlobalNorm<T extends tf.Tensor>(g: T, max_norm: number): { g: T; norm: tf.Scalar } {
-  return tf.tidy(() => {
-    const norm = globalNorm(g)
-    if (onGpu())
-      return { g: runElements<T>(kernel, [g, norm], { size: g.size, max_norm }, g.shape, g.size), norm }
-    return { g: tf.mul<T>(g, tf.minimum(1, tf.div(max_norm, tf.add(norm, 1e-6)))), norm }
-  })
+/** g * min(1, max_norm / (norm + 1e-6)). Keeps `g` and the norm. */
+export function clipped<T extends tf.Tensor>(g: T, { norm, max_norm }: Clip): T {
+  return tf.tidy(() => tf.mul<T>(g, tf.minimum(1, tf.div(max_norm, tf.add(norm, 1e-6)))))
 }
 
-const kernel: Kernel = {
-  name: 'clipByGlobalNorm',
-  inputs: ['g', 'norm'],
-  uniforms: { size: 'int32', max_norm: 'float32' },
-  workgroupSize: 64,
-  code: `
-fn main(index : i32) {
-  if (index < uniforms.size) { result[index] = g[index] * min(1.0, uniforms.max_norm / (norm[0] + 1e-6)); }
-}`,
-}
+/** The same for element `at`, of inputs `g` and `norm` and a uniform `max_norm`; 0: the element as it is. */
+export const clippedCode = (at: string) =>
+  `(g[${at}] * select(1.0, min(1.0, uniforms.max_norm / (norm[0] + 1e-6)), uniforms.max_norm > 0.0))`

@@ -1,10 +1,12 @@
 /**
  * torch.nn.CrossEntropyLoss (mean) with its gradient in one call, and Hugging Face's LabelSmoother:
- * `(1-ε) nll + ε mean over classes of -log p`. On a GPU each example is one invocation: classes are few.
+ * `(1-ε) nll + ε mean over classes of -log p`. On a GPU one dispatch writes both into one packed tensor: examples and
+ * classes are few, and its lanes share the examples.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import { onGpu, runElements, type Kernel } from './program.ts'
-import { sum } from './sum.ts'
+import { runsOwn } from './program.ts'
+import { runRows, type RowKernel } from './rows.ts'
+import { aligned, viewOf } from './views.ts'
 
 /** logits [B,C], labels int32 [B] -> mean loss and its gradient dLogits [B,C]. Labels must be in [0, C). */
 export function crossEntropy(
@@ -12,20 +14,13 @@ export function crossEntropy(
   labels: tf.Tensor1D,
   label_smoothing = 0,
 ): { loss: tf.Scalar; dLogits: tf.Tensor2D } {
-  const B = logits.shape[0]
+  const [B, C] = logits.shape
   return tf.tidy(() => {
-    if (onGpu()) {
-      return {
-        loss: sum(runLoss(logits, labels, label_smoothing, 1 / B)),
-        dLogits: runRowwise<tf.Tensor2D>(
-          gradientKernel,
-          logits,
-          labels,
-          label_smoothing,
-          1 / B,
-          logits.shape,
-        ),
-      }
+    if (runsOwn('crossEntropy')) {
+      const lossAt = aligned(B * C)
+      const sizes = { rows: 1, width: B }
+      const packed = runRows(kernel, [logits, labels], { C, lossAt, label_smoothing }, [lossAt + 1], sizes)
+      return { loss: viewOf<tf.Scalar>(packed, lossAt, []), dLogits: viewOf<tf.Tensor2D>(packed, 0, [B, C]) }
     }
     const wanted = targets(logits, labels, label_smoothing)
     const logp = tf.logSoftmax(logits)
@@ -41,60 +36,34 @@ function targets(logits: tf.Tensor2D, labels: tf.Tensor1D, label_smoothing: numb
   return tf.add(tf.mul(oneHot, 1 - label_smoothing), label_smoothing / C)
 }
 
-function runLoss(
-  logits: tf.Tensor2D,
-  labels: tf.Tensor1D,
-  label_smoothing: number,
-  weight: number,
-): tf.Tensor1D {
-  return runRowwise(lossKernel, logits, labels, label_smoothing, weight, [logits.shape[0]])
-}
-
-function runRowwise<T extends tf.Tensor>(
-  kernel: Kernel,
-  logits: tf.Tensor2D,
-  labels: tf.Tensor1D,
-  label_smoothing: number,
-  weight: number,
-  shape: number[],
-): T {
-  const [B, C] = logits.shape
-  return runElements(kernel, [logits, labels], { B, C, label_smoothing, weight }, shape, B)
-}
-
-const logSumExp = `
-  if (index >= uniforms.B) { return; }
-  let C = uniforms.C;
-  let start = index * C;
-  var top = logits[start];
-  for (var c = 1; c < C; c++) { top = max(top, logits[start + c]); }
-  var total = 0.0;
-  for (var c = 0; c < C; c++) { total += exp(logits[start + c] - top); }
-  let logTotal = log(total);
-  let spread = uniforms.label_smoothing / f32(C);`
-
-const lossKernel: Kernel = {
-  name: 'crossEntropy loss',
+/** One row of B examples: [dLogits | loss], the loss at `lossAt`. */
+const kernel: RowKernel = {
+  name: 'crossEntropy',
   inputs: ['logits', 'labels'],
-  uniforms: { B: 'int32', C: 'int32', label_smoothing: 'float32', weight: 'float32' },
-  workgroupSize: 64,
+  uniforms: { C: 'int32', lossAt: 'int32', label_smoothing: 'float32' },
   code: `
-fn main(index : i32) {${logSumExp}
-  var spreadLoss = 0.0;
-  for (var c = 0; c < C; c++) { spreadLoss += logTotal - (logits[start + c] - top); }
-  let nll = logTotal - (logits[start + labels[index]] - top);
-  result[index] = uniforms.weight * ((1.0 - uniforms.label_smoothing) * nll + spread * spreadLoss);
-}`,
-}
-
-const gradientKernel: Kernel = {
-  ...lossKernel,
-  name: 'crossEntropy gradient',
-  code: `
-fn main(index : i32) {${logSumExp}
-  for (var c = 0; c < C; c++) {
-    let wanted = spread + select(0.0, 1.0 - uniforms.label_smoothing, c == labels[index]);
-    result[start + c] = uniforms.weight * (exp(logits[start + c] - top) / total - wanted);
+  let C = uniforms.C;
+  let spread = uniforms.label_smoothing / f32(C);
+  let kept = 1.0 - uniforms.label_smoothing;
+  let share = 1.0 / f32(width);
+  var losses = 0.0;
+  for (var b = lane; b < width; b += LANES) {
+    let first = b * C;
+    var top = logits[first];
+    for (var c = 1; c < C; c++) { top = max(top, logits[first + c]); }
+    var total = 0.0;
+    for (var c = 0; c < C; c++) { total += exp(logits[first + c] - top); }
+    let logTotal = log(total);
+    let label = labels[b];
+    var spreadLoss = 0.0;
+    for (var c = 0; c < C; c++) {
+      let distance = logits[first + c] - top;
+      spreadLoss += logTotal - distance;
+      let wanted = spread + select(0.0, kept, c == label);
+      if (live) { result[first + c] = share * (exp(distance) / total - wanted); }
+    }
+    losses += kept * (logTotal - (logits[first + label] - top)) + spread * spreadLoss;
   }
-}`,
+  let loss = share * sumRow(losses);
+  if (live && lane == 0) { result[uniforms.lossAt] = loss; }`,
 }

@@ -4,19 +4,61 @@
  * constants from the search of https://github.com/skeeto/hash-prospector.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import { onGpu, runElements, type Kernel } from './program.ts'
+import { runElements, runsOwn, type Kernel } from './program.ts'
+
+/** One mask: elements are dropped at `rate`; another `offset` gives an independent mask under the same `seed`. */
+export interface Drop {
+  rate: number
+  seed: number
+  offset: number
+}
+
+/** The uniforms that `dropCode` reads; their values come from `dropValues`. */
+export const dropUniforms: Kernel['uniforms'] = {
+  dropK0: 'uint32',
+  dropK1: 'uint32',
+  dropBelow: 'uint32',
+  dropGain: 'float32',
+}
 
 /**
- * x scaled by 1/(1-p) where hash(seed, offset, i) >= p * 2^32, else 0, in any shape. Another `offset` gives an
- * independent mask. Throws when p is outside [0, 1).
+ * WGSL for an epilogue: `dropped(value, element)` is `value` as `dropout` leaves it at that index of the flat result.
+ * The program must declare `dropUniforms`.
  */
-export function dropout<T extends tf.Tensor>(x: T, p: number, seed: number, offset: number): T {
-  if (!(p >= 0 && p < 1)) throw new Error(`Dropout p = ${p} is outside [0, 1).`)
-  if (p === 0) return tf.clone(x)
-  if (!onGpu()) return tf.tidy(() => tf.mul<T>(x, tf.tensor(dropoutMask(x.size, p, seed, offset), x.shape)))
-  const [k0, k1] = keys(seed, offset)
-  const uniforms = { size: x.size, k0, k1, threshold: dropBelow(p), gain: 1 / (1 - p) }
-  return runElements(kernel, [x], uniforms, x.shape, x.size)
+export const dropCode = `
+fn dropMix(word : u32) -> u32 {
+  var x = word;
+  x ^= x >> 16u;
+  x *= 0x21f0aaadu;
+  x ^= x >> 15u;
+  x *= 0x735a2d97u;
+  x ^= x >> 15u;
+  return x;
+}
+fn dropped(value : f32, element : u32) -> f32 {
+  let bits = dropMix(dropMix(element ^ uniforms.dropK0) + uniforms.dropK1);
+  return select(0.0, value * uniforms.dropGain, bits >= uniforms.dropBelow);
+}`
+
+/** Values of `dropUniforms`; null drops nothing. Throws when the rate is outside [0, 1). */
+export function dropValues(drop: Drop | null): Record<string, number> {
+  const { rate, seed, offset } = drop ?? { rate: 0, seed: 0, offset: 0 }
+  assertRate(rate)
+  const [dropK0, dropK1] = keys(seed, offset)
+  return { dropK0, dropK1, dropBelow: dropBelow(rate), dropGain: 1 / (1 - rate) }
+}
+
+/**
+ * x scaled by 1/(1-rate) where hash(seed, offset, i) >= rate * 2^32, else 0, in any shape. Throws when the rate is
+ * outside [0, 1).
+ */
+export function dropout<T extends tf.Tensor>(x: T, drop: Drop): T {
+  const { rate, seed, offset } = drop
+  assertRate(rate)
+  if (rate === 0) return tf.clone(x)
+  if (!runsOwn('dropout'))
+    return tf.tidy(() => tf.mul<T>(x, tf.tensor(dropoutMask(x.size, rate, seed, offset), x.shape)))
+  return runElements(kernel, [x], { size: x.size, ...dropValues(drop) }, x.shape, x.size)
 }
 
 /** What `dropout` multiplies n elements by: 0 or float32 1/(1-p). */
@@ -28,6 +70,10 @@ export function dropoutMask(n: number, p: number, seed: number, offset: number):
     if (mix((mix(i ^ k0) + k1) | 0) >= threshold) mask[i] = 1 / (1 - p)
   }
   return mask
+}
+
+function assertRate(p: number): void {
+  if (!(p >= 0 && p < 1)) throw new Error(`A dropout rate of ${p} is outside [0, 1).`)
 }
 
 function dropBelow(p: number): number {
@@ -53,21 +99,10 @@ function mix(x: number): number {
 const kernel: Kernel = {
   name: 'dropout',
   inputs: ['x'],
-  uniforms: { size: 'int32', k0: 'uint32', k1: 'uint32', threshold: 'uint32', gain: 'float32' },
+  uniforms: { size: 'int32', ...dropUniforms },
   workgroupSize: 64,
-  code: `
-fn mix32(word : u32) -> u32 {
-  var x = word;
-  x ^= x >> 16u;
-  x *= 0x21f0aaadu;
-  x ^= x >> 15u;
-  x *= 0x735a2d97u;
-  x ^= x >> 15u;
-  return x;
-}
+  code: `${dropCode}
 fn main(index : i32) {
-  if (index >= uniforms.size) { return; }
-  let bits = mix32(mix32(u32(index) ^ uniforms.k0) + uniforms.k1);
-  result[index] = select(0.0, x[index] * uniforms.gain, bits >= uniforms.threshold);
+  if (index < uniforms.size) { result[index] = dropped(x[index], u32(index)); }
 }`,
 }

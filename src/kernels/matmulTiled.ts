@@ -1,126 +1,309 @@
 /**
- * Matrix product without workgroup memory or barriers, for software adapters: they run a barrier by switching threads,
- * which makes tfjs's packed program many times slower than this one there. Each invocation keeps a square tile of the
- * result in named variables (arrays would go to memory), loads vec4s where the sizes that are contiguous in memory are
- * multiples of 4, and sums over the inner dimension in order, so a result repeats bit for bit. Indices beyond the edge
- * are clamped to it and their results dropped: no element outside the matrices is ever read.
+ * Matrix product for GPUs. A workgroup computes a square tile of the result, each of its invocations 4x4 of it in named
+ * variables, over steps of 16 of the inner dimension that pass through workgroup memory; the next step's elements are
+ * on their way from global memory meanwhile. Operands are read as vec4s where what is contiguous in them is a multiple
+ * of 4. Whatever their order in memory, the invocations of a subgroup read neighbouring vec4s of workgroup memory:
+ * operands that are contiguous along the inner dimension are kept as four columns of vec4s for that. Indices beyond the
+ * edge are clamped to it and count as zero, so no element outside the matrices is read.
  */
 import type * as tf from '@tensorflow/tfjs-core'
-import { runElements, type Kernel } from './program.ts'
+import type { Ending } from './epilogue.ts'
+import {
+  components,
+  layoutKey,
+  loadCode,
+  range,
+  splitInner,
+  uniforms,
+  valuesOf,
+  type Product,
+  type Split,
+} from './matmulForm.ts'
+import { runWorkgroups, type Kernel } from './program.ts'
 
-/** Sizes of one product: a is [batch,M,K] or [batch,K,M] transposed, b is [batch,K,N] or [batch,N,K] transposed. */
-export interface MatmulSizes {
-  batch: number
-  M: number
-  N: number
-  K: number
+/** The inner dimension of a step, as vec4s. */
+const quads = 4
+/** Rows of tiles that are computed together, column by column, so that caches serve what they share. */
+const band = 8
+
+/** A product cut up for workgroups. */
+export interface TiledPlan extends Split {
+  /** Rows and columns of a tile. */
+  size: 64 | 32
+  tiles: number
 }
 
-/** a·b (+ bias [N] on every row) as a new tensor of `shape`, which has batch·M·N elements. */
-export function matmulTiled<T extends tf.Tensor>(
-  a: tf.Tensor,
-  b: tf.Tensor,
-  transposeA: boolean,
-  transposeB: boolean,
-  { batch, M, N, K }: MatmulSizes,
+/** Tiles of 64 where there are enough of them and little of them is empty; few tiles split the inner dimension. */
+export function planTiled({ batch, M, N, K }: Product): TiledPlan {
+  const count = (size: number) => batch * Math.ceil(M / size) * Math.ceil(N / size)
+  const area = (size: number) => count(size) * size * size
+  const size = count(64) >= 128 && area(64) <= 1.25 * area(32) ? 64 : 32
+  const tiles = count(size)
+  return { size, tiles, ...splitInner(K, tiles, { enough: 64, wanted: 256, least: 128 }) }
+}
+
+/** a·b as `plan` says, of `shape` [(splits),batch,M,N], with `ending` applied. */
+export function runTiled<T extends tf.Tensor>(
+  product: Product,
+  plan: TiledPlan,
+  ending: Ending,
   shape: number[],
-  bias: tf.Tensor1D | null = null,
 ): T {
-  const wide = K % 4 === 0 && N % 4 === 0 && (!transposeA || M % 4 === 0)
-  const size = wide ? 8 : 4
-  const kernel = tileKernel({ wide, size, transposeA, transposeB, biased: bias !== null })
-  const tiles = batch * Math.ceil(M / size) * Math.ceil(N / size)
-  return runElements(kernel, bias ? [a, b, bias] : [a, b], { batch, M, N, K }, shape, tiles)
+  return runWorkgroups(
+    tiledKernel(product, plan.size, ending),
+    [product.a, product.b, ...ending.tensors],
+    { ...valuesOf(product, plan), ...ending.values },
+    shape,
+    plan.tiles * plan.splits,
+    ending.output,
+  )
 }
 
-interface Tile {
-  /** Operands and result are bound as vec4. */
-  wide: boolean
-  /** Rows and columns of the result that one invocation computes. */
-  size: number
-  transposeA: boolean
-  transposeB: boolean
-  biased: boolean
+/** Which bindings are vec4s. */
+interface Wide {
+  a: boolean
+  b: boolean
+  result: boolean
 }
 
 const kernels = new Map<string, Kernel>()
 
-function tileKernel(tile: Tile): Kernel {
-  const { wide, size, transposeA, transposeB, biased } = tile
-  const name = `matmulTiled ${wide} ${size} ${transposeA} ${transposeB} ${biased}`
+function tiledKernel(product: Product, size: number, ending: Ending): Kernel {
+  const { transposeA, transposeB, M, N, K, block } = product
+  const wide = {
+    a: (transposeA ? M : (block ?? K)) % 4 === 0,
+    b: (transposeB ? K : N) % 4 === 0,
+    result: N % 4 === 0,
+  }
+  const name = `matmulTiled ${size} ${layoutKey(product)} ${Object.values(wide)} ${ending.key}`
   let kernel = kernels.get(name)
   if (!kernel) {
     kernel = {
       name,
-      inputs: biased ? ['a', 'b', 'bias'] : ['a', 'b'],
-      uniforms: { batch: 'int32', M: 'int32', N: 'int32', K: 'int32' },
-      workgroupSize: 64,
-      components: wide ? 4 : 1,
-      code: tileCode(tile),
+      inputs: ['a', 'b', ...ending.inputs],
+      uniforms: { ...uniforms, ...ending.uniforms },
+      workgroupSize: (size * size) / 16,
+      ...components(product, ending, wide),
+      code: [
+        loadCode(product, wide.a, wide.b),
+        ending.code(wide.result),
+        tiledCode(product, wide, size),
+      ].join('\n'),
     }
     kernels.set(name, kernel)
   }
   return kernel
 }
 
-function tileCode(tile: Tile): string {
-  const { wide, size, transposeA, transposeB } = tile
-  const each = range(size)
-  const products = (i: number, j: number) =>
-    range(wide ? 4 : 1)
-      .map((k) => `${element('a', i, k, wide, transposeA)} * ${element('b', j, k, wide, !transposeB)}`)
-      .join(' + ')
+/** One operand in one program. */
+interface Operand {
+  name: 'a' | 'b'
+  wide: boolean
+  /** Its outer dimension, not the inner one, is contiguous. */
+  across: boolean
+  /** WGSL of the size of its outer dimension, and of the first outer index of the tile. */
+  outer: string
+  first: string
+  /** WGSL that turns an inner index into an offset, and the distance of outer indices; where not `across`. */
+  along: (k: string) => string
+  stride: string
+}
+
+function tiledCode(product: Product, wide: Wide, size: number): string {
+  const jump = (k: string) => `${k} + ${k} / uniforms.block * uniforms.block * (uniforms.M - 1)`
+  const a: Operand = {
+    name: 'a',
+    wide: wide.a,
+    across: product.transposeA,
+    outer: 'uniforms.M',
+    first: 'row',
+    along: product.block === null ? (k) => k : jump,
+    stride: 'uniforms.block',
+  }
+  const b: Operand = {
+    name: 'b',
+    wide: wide.b,
+    across: !product.transposeB,
+    outer: 'uniforms.N',
+    first: 'column',
+    along: (k) => k,
+    stride: 'uniforms.K',
+  }
+  return `
+${quadCode(a)}
+${quadCode(b)}
+var<workgroup> aTile : array<vec4<f32>, ${tileLength(a, size)}>;
+var<workgroup> bTile : array<vec4<f32>, ${tileLength(b, size)}>;
+${mainCode(a, b, wide.result, size)}`
+}
+
+function mainCode(a: Operand, b: Operand, wideResult: boolean, size: number): string {
+  const threads = (size * size) / 16
+  const moves = [a, b].map((x) => loadMoves(x, size))
   return `
 fn main(index : i32) {
-  let M = uniforms.M; let N = uniforms.N; let K = uniforms.K;
+  let local = index % ${threads};
+  ${placeCode(size)}
+  ${moves.flatMap(({ places }) => places).join('\n  ')}
+  ${range(4)
+    .map((i) => `var c${i} = vec4<f32>();`)
+    .join(' ')}
+  for (var step = 0; step <= steps; step++) {
+    ${moves.flatMap(({ variables }) => variables).join('\n    ')}
+    if (step < steps) {
+      let k = first + step * 16;
+      ${moves.flatMap(({ loads }) => loads).join('\n      ')}
+    }
+    if (step > 0) {
+      for (var q = 0; q < ${quads}; q++) {
+        ${tileReads(a, size).join('\n        ')}
+        ${tileReads(b, size).join('\n        ')}
+        ${range(4)
+          .map((k) => `let row${k} = ${rowOf(b, k)};`)
+          .join('\n        ')}
+        ${range(4)
+          .flatMap((k) => range(4).map((i) => `c${i} += ${part(a, i, k)} * row${k};`))
+          .join('\n        ')}
+      }
+    }
+    workgroupBarrier();
+    if (step < steps) {
+      ${moves.flatMap(({ stores }) => stores).join('\n      ')}
+    }
+    workgroupBarrier();
+  }
+  if (group >= count) { return; }
+  ${range(4)
+    .map((i) => storeRow(i, wideResult))
+    .join('\n  ')}
+}`
+}
+
+/** Which tile of which slice this workgroup computes, and which 4x4 of it this invocation does. */
+function placeCode(size: number): string {
+  const threads = (size * size) / 16
+  const side = size / 4
+  return `
+  let M = uniforms.M; let N = uniforms.N;
   let across = (N + ${size - 1}) / ${size};
   let down = (M + ${size - 1}) / ${size};
-  let item = index / (across * down);
-  if (item >= uniforms.batch) { return; }
-  let row = index / across % down * ${size};
-  let column = index % across * ${size};
-  let aStart = item * M * K; let bStart = item * K * N; let start = item * M * N;
-  ${each.map((i) => `let i${i} = min(row + ${i}, M - 1); let j${i} = min(column + ${i}, N - 1);`).join('\n  ')}
-  ${each.map((i) => each.map((j) => `var c${i}_${j} = 0.0;`).join(' ')).join('\n  ')}
-  for (var k = 0; k < K; k += ${wide ? 4 : 1}) {
-    ${loads('a', 'i', size, wide, transposeA, 'M').join('\n    ')}
-    ${loads('b', 'j', size, wide, !transposeB, 'N').join('\n    ')}
-    ${each.flatMap((i) => each.map((j) => `c${i}_${j} += ${products(i, j)};`)).join('\n    ')}
+  let tiles = across * down;
+  let count = tiles * uniforms.batch * uniforms.splits;
+  let group = index / ${threads};
+  let slice = min(group, count - 1) / tiles;
+  let place = min(group, count - 1) % tiles;
+  let item = slice % uniforms.batch;
+  let top = place / (${band} * across) * ${band};
+  let high = min(${band}, down - top);
+  let inBand = place - top * across;
+  let row = (top + inBand % high) * ${size};
+  let column = inBand / high * ${size};
+  let aStart = item * uniforms.aItem;
+  let bStart = item * uniforms.K * N;
+  let first = slice / uniforms.batch * uniforms.chunk;
+  let end = min(uniforms.K, first + uniforms.chunk);
+  let steps = (uniforms.chunk + 15) / 16;
+  let x = local % ${side};
+  let y = local / ${side};`
+}
+
+/**
+ * `aQuad(start, o, k, end)` with the inner indices k … k + 3 of outer index o or, across, outer indices o … o + 3 of inner
+ * index k; inner indices from `end` on give zeros.
+ */
+function quadCode({ name, wide, across, outer, along, stride }: Operand): string {
+  const load = (index: string) => `${name}Load(${index})`
+  const lanes = (index: (lane: number) => string) =>
+    `vec4<f32>(${range(4)
+      .map((lane) => load(index(lane)))
+      .join(', ')})`
+  const inner = (k: string) => `start + o * ${stride} + ${along(k)}`
+  let value: string
+  let inside = 'k < end'
+  if (across) {
+    const base = `start + min(k, end - 1) * ${outer}`
+    value = wide ? load(`${base} + o`) : lanes((lane) => `${base} + min(o + ${lane}, ${outer} - 1)`)
+  } else if (wide) {
+    value = `${load(inner('at'))}`
+  } else {
+    value = lanes((lane) => inner(`at${lane}`))
+    inside = 'vec4<i32>(k, k + 1, k + 2, k + 3) < vec4<i32>(end)'
   }
-  ${each.map((i) => `if (row + ${i} < M) { ${stores(i, tile)} }`).join('\n  ')}
+  const ats = range(4).map((lane) => `let at${lane} = min(k + ${lane}, end - 1);`)
+  return `
+fn ${name}Quad(start : i32, o : i32, k : i32, end : i32) -> vec4<f32> {
+  ${across ? '' : wide ? 'let at = min(k, end - 4);' : ats.join(' ')}
+  return select(vec4<f32>(), ${value}, ${inside});
 }`
 }
 
 /**
- * Loads of one step of k from operand `x`, whose outer index is `o`0…: `across` says that the outer index is the
- * contiguous one (x[k, o]); otherwise k is (x[o, k]).
+ * How far apart vec4s lie in workgroup memory. Across: 4·q + k rows of neighbours. Along the inner dimension: q blocks of
+ * four rows of neighbours, the rows and blocks padded so that eight invocations that write eight vec4s of two rows of
+ * the operand hit different banks.
  */
-function loads(x: string, o: string, size: number, wide: boolean, across: boolean, width: string): string[] {
-  const at = (index: string) => (wide ? `${x}[(${x}Start + ${index}) >> 2u]` : `${x}[${x}Start + ${index}]`)
-  if (!across) return range(size).map((i) => `let ${x}${i} = ${at(`${o}${i} * K + k`)};`)
-  if (!wide) return range(size).map((i) => `let ${x}${i} = ${at(`k * ${width} + ${o}${i}`)};`)
-  return range(4).flatMap((k) =>
-    range(size / 4).map((quad) => `let ${x}${quad}_${k} = ${at(`(k + ${k}) * ${width} + ${o}${quad * 4}`)};`),
+function spacing(size: number): { row: number; block: number } {
+  const row = size / 4 + 4
+  return { row, block: 4 * row + 1 }
+}
+
+function tileLength({ across }: Operand, size: number): number {
+  return across ? 4 * size : quads * spacing(size).block
+}
+
+/** How one invocation brings its share of a step's vec4s to workgroup memory. */
+function loadMoves({ name, wide, across, outer, first }: Operand, size: number) {
+  const threads = (size * size) / 16
+  const each = range((4 * size) / threads)
+  const { row, block } = spacing(size)
+  const places = each.map((n) => {
+    const item = `(local + ${n * threads})`
+    const [o, k] = across
+      ? [`${item} % ${size / 4} * 4`, `${item} / ${size / 4}`]
+      : [`${item} / 4`, `${item} % 4 * 4`]
+    const to = across ? item : `${item} % 4 * ${block} + ${item} / 4 % 4 * ${row} + ${item} / 16`
+    const last = across && wide ? `${outer} - 4` : `${outer} - 1`
+    return `let ${name}O${n} = min(${first} + ${o}, ${last}); let ${name}K${n} = ${k}; let ${name}To${n} = ${to};`
+  })
+  return {
+    places,
+    variables: each.map((n) => `var ${name}Next${n} = vec4<f32>();`),
+    loads: each.map(
+      (n) => `${name}Next${n} = ${name}Quad(${name}Start, ${name}O${n}, k + ${name}K${n}, end);`,
+    ),
+    stores: each.map((n) => `${name}Tile[${name}To${n}] = ${name}Next${n};`),
+  }
+}
+
+/** The four vec4s that an invocation needs of an operand in step q. */
+function tileReads({ name, across }: Operand, size: number): string[] {
+  const { row, block } = spacing(size)
+  const group = name === 'a' ? 'y' : 'x'
+  return range(4).map((n) =>
+    across
+      ? `let ${name}${n} = ${name}Tile[(q * 4 + ${n}) * ${size / 4} + ${group}];`
+      : `let ${name}${n} = ${name}Tile[q * ${block} + ${n * row} + ${group}];`,
   )
 }
 
-/** The loaded value of operand `x` at outer index `i` and step k + `k`. */
-function element(x: string, i: number, k: number, wide: boolean, across: boolean): string {
-  if (!wide) return `${x}${i}`
-  return across ? `${x}${i >> 2}_${k}.${'xyzw'[i & 3]}` : `${x}${i}.${'xyzw'[k]}`
+/** Inner index `k` of what `tileReads` read of b, for its four outer indices. */
+function rowOf({ name, across }: Operand, k: number): string {
+  const elements = range(4).map((j) => `${name}${j}.${'xyzw'[k]}`)
+  return across ? `${name}${k}` : `vec4<f32>(${elements.join(', ')})`
 }
 
-function stores(i: number, { wide, size, biased }: Tile): string {
-  const to = (j: number) => `result[(start + (row + ${i}) * N + column + ${j})${wide ? ' >> 2u' : ''}]`
-  const value = (j: number) =>
-    wide ? `vec4<f32>(c${i}_${j}, c${i}_${j + 1}, c${i}_${j + 2}, c${i}_${j + 3})` : `c${i}_${j}`
-  const bias = (j: number) => (biased ? ` + bias[(column + ${j})${wide ? ' >> 2u' : ''}]` : '')
-  return range(wide ? size / 4 : size)
-    .map((quad) => (wide ? quad * 4 : quad))
-    .map((j) => `if (column + ${j} < N) { ${to(j)} = ${value(j)}${bias(j)}; }`)
-    .join(' ')
+/** The element of an operand at outer index `i` and inner index `k` of what `tileReads` read. */
+function part({ name, across }: Operand, i: number, k: number): string {
+  return across ? `${name}${k}.${'xyzw'[i]}` : `${name}${i}.${'xyzw'[k]}`
 }
 
-function range(n: number): number[] {
-  return Array.from({ length: n }, (_, i) => i)
+function storeRow(i: number, wide: boolean): string {
+  const at = `(slice * M + row + y * 4 + ${i}) * N + column + x * 4`
+  const biasAt = 'item * uniforms.biasItem + column + x * 4'
+  const cell = (j: number) =>
+    `if (column + x * 4 + ${j} < N) { result[at + ${j}] = finish(c${i}.${'xyzw'[j]}, at + ${j}, ${biasAt} + ${j}); }`
+  const store = wide
+    ? `if (column + x * 4 < N) { result[at >> 2u] = finish(c${i}, at, ${biasAt}); }`
+    : range(4).map(cell).join(' ')
+  return `if (row + y * 4 + ${i} < M) { let at = ${at}; ${store} }`
 }

@@ -6,6 +6,25 @@
 import * as tf from '@tensorflow/tfjs-core'
 import { webgpuBackend } from './backend.ts'
 
+/** Kernels that stand or fall together: each family has a reference in plain tfjs operations beside it. */
+export const kernelFamilies = [
+  'matmul',
+  'attention',
+  'bottleneck',
+  'layerNorm',
+  'activation',
+  'addScaled',
+  'embedding',
+  'firstToken',
+  'dropout',
+  'crossEntropy',
+  'vocabulary',
+  'sum',
+  'adamw',
+] as const
+
+export type KernelFamily = (typeof kernelFamilies)[number]
+
 /** One WGSL program. `code` defines `fn main(index : i32)`; it may use `result`, the inputs by name, `uniforms.x`. */
 export interface Kernel {
   /** Unique, and different for every `code`. */
@@ -16,13 +35,32 @@ export interface Kernel {
   code: string
   /** 4: the result and inputs are `array<vec4<…>>`. */
   components?: 1 | 4
+  /** The same for each input, where they differ from the result. */
+  inputComponents?: (1 | 2 | 4)[]
 }
 
 const wgslTypes = { int32: 'i32', uint32: 'u32', float32: 'f32' }
 
-/** Whether the current backend runs WGSL; otherwise an op takes its reference. */
+let replaced: ReadonlySet<KernelFamily> = new Set()
+
+/** Whether the current backend runs WGSL. */
 export function onGpu(): boolean {
   return tf.getBackend() === 'webgpu'
+}
+
+/** Whether a family's own kernels run here; otherwise its operations take their reference. */
+export function runsOwn(family: KernelFamily): boolean {
+  return onGpu() && !replaced.has(family)
+}
+
+/** From now on these families, and no others, take their reference: on this device their kernels are wrong. */
+export function replaceByReference(families: Iterable<KernelFamily>): void {
+  replaced = new Set(families)
+}
+
+/** Families that take their reference on a device that could run their kernels. */
+export function replacedFamilies(): KernelFamily[] {
+  return [...replaced]
 }
 
 /** Dispatches `kernel` with one invocation per `invocations`; see `runWorkgroups`. */
@@ -32,14 +70,14 @@ export function runElements<T extends tf.Tensor>(
   uniforms: Record<string, number>,
   shape: number[],
   invocations: number,
-  output?: tf.Tensor,
+  output?: tf.TensorInfo | null,
 ): T {
   return runWorkgroups(kernel, inputs, uniforms, shape, Math.ceil(invocations / kernel.workgroupSize), output)
 }
 
 /**
  * Dispatches `workgroups` workgroups and returns the float32 result of `shape`: a new tensor, or `output`, written in
- * place (it must be none of the inputs). Beyond the device's limit per dimension the grid becomes two-dimensional, so
+ * place (its memory must be no input's). Beyond the device's limit per dimension the grid becomes two-dimensional, so
  * there may be more workgroups than asked for: `code` guards its index.
  */
 export function runWorkgroups<T extends tf.Tensor>(
@@ -48,7 +86,7 @@ export function runWorkgroups<T extends tf.Tensor>(
   uniforms: Record<string, number>,
   shape: number[],
   workgroups: number,
-  output?: tf.Tensor,
+  output?: tf.TensorInfo | null,
 ): T {
   const backend = webgpuBackend()
   if (workgroups === 0) return tf.zeros(shape) as T
@@ -62,6 +100,7 @@ export function runWorkgroups<T extends tf.Tensor>(
       variableNames: kernel.inputs,
       uniforms: declared.map(([name, type]) => `${name} : ${wgslTypes[type]}, `).join(''),
       outputComponent: kernel.components ?? 1,
+      variableComponents: kernel.inputComponents,
       outputShape: [],
       workgroupSize: [kernel.workgroupSize, 1, 1],
       dispatchLayout: { x: [0] },
@@ -73,6 +112,8 @@ export function runWorkgroups<T extends tf.Tensor>(
     declared.map(([name, type]) => ({ type, data: [uniform(kernel, uniforms, name)] })),
     flat(target),
   )
+  // tfjs keeps what it once read of a tensor and would go on giving that.
+  if (output) backend.tensorMap.get(output.dataId).values = undefined as unknown as tf.backend_util.TypedArray
   return output ? (output as T) : (tf.engine().makeTensorFromTensorInfo(target) as T)
 }
 

@@ -1,25 +1,31 @@
 /**
  * Sums in a fixed order, so that a run repeats bit for bit on one device, and without the known-bad path: tf.addN of
- * eight or more tensors returns garbage on webgpu. The WGSL program adds up columns in chunks of rows and is run again
- * over the partial sums, which needs neither barriers nor atomics.
+ * eight or more tensors returns garbage on webgpu. Columns are added up in chunks of rows, again and again over the
+ * partial sums, which needs neither barriers nor atomics; a sum of everything takes two dispatches at most.
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { addScaled } from './addScaled.ts'
-import { onGpu, runElements, type Kernel } from './program.ts'
+import { runElements, runsOwn, type Kernel } from './program.ts'
+import { runRows, type RowKernel } from './rows.ts'
 
-/** x [N,M] -> [M], summed over rows. */
-export function columnSum(x: tf.Tensor2D): tf.Tensor1D {
-  return onGpu() ? foldColumns(x, x.shape[1], false) : tf.sum(x, 0)
+/** x [N,M] -> [M], summed over rows; `output`: memory of M elements that our kernel writes it into. */
+export function columnSum(x: tf.Tensor2D, output: tf.Tensor | null = null): tf.Tensor1D {
+  return runsOwn('sum') ? foldColumns(x, x.shape[1], output) : tf.sum(x, 0)
 }
 
 /** Sum of all elements. */
 export function sum(x: tf.Tensor): tf.Scalar {
-  return onGpu() ? foldAll(x, false) : sumOnHost(x)
+  return runsOwn('sum') ? foldAll(x, false, false) : sumOnHost(x)
 }
 
 /** Sum of all elements squared. */
 export function sumOfSquares(x: tf.Tensor): tf.Scalar {
-  return onGpu() ? foldAll(x, true) : tf.tidy(() => sumOnHost(tf.square(x)))
+  return runsOwn('sum') ? foldAll(x, true, false) : tf.tidy(() => sumOnHost(tf.square(x)))
+}
+
+/** The square root of `sumOfSquares`, as a scalar. */
+export function l2Norm(x: tf.Tensor): tf.Scalar {
+  return runsOwn('sum') ? foldAll(x, true, true) : tf.tidy(() => tf.sqrt(sumOnHost(tf.square(x))))
 }
 
 /** In two stages: wasm adds up one after another in float32, which over 70,000 values costs the fifth digit. */
@@ -41,51 +47,74 @@ export function addTensors<T extends tf.Tensor>(tensors: T[]): T {
   return tf.tidy(() => rest.reduce<T>((total, x) => addScaled(total, x, 1), tf.clone(first)))
 }
 
-/** Rows that one invocation adds up. */
+/** Values that are added one after another before they join the rest, and rows that one invocation adds up. */
 const chunk = 64
 
-/** x, seen as rows of `width` columns with a last row that may be short -> [width]. */
-function foldColumns(x: tf.Tensor, width: number, squared: boolean): tf.Tensor1D {
+/** x, seen as rows of `width` columns -> [width]. */
+function foldColumns(x: tf.Tensor, width: number, output: tf.Tensor | null): tf.Tensor1D {
   return tf.tidy(() => {
     let partial = x
     do {
       const chunks = Math.ceil(partial.size / width / chunk)
-      const kernel = squared && partial === x ? squareKernel : sumKernel
+      const target = chunks === 1 && output ? output : undefined
       const uniforms = { size: partial.size, width, chunks }
-      partial = runElements(kernel, [partial], uniforms, [chunks * width], chunks * width)
+      partial = runElements(columnKernel, [partial], uniforms, [chunks * width], chunks * width, target)
     } while (partial.size > width)
     return partial as tf.Tensor1D
   })
 }
 
-function foldAll(x: tf.Tensor, squared: boolean): tf.Scalar {
+/** Values of one row in the first of the two dispatches of `foldAll`, unless that makes more than `mostRows`. */
+const rowLength = 2048
+const mostRows = 4096
+
+function foldAll(x: tf.Tensor, squared: boolean, root: boolean): tf.Scalar {
   return tf.tidy(() => {
     if (x.size === 0) return tf.scalar(0)
-    const row = x.size > chunk ? foldColumns(x, Math.min(1024, Math.ceil(x.size / chunk)), squared) : x
-    return tf.reshape<tf.Rank.R0>(foldColumns(row, 1, squared && row === x), [])
+    const rows = Math.min(mostRows, Math.ceil(x.size / rowLength))
+    const last = (part: tf.Tensor, squared: boolean) =>
+      runRows<tf.Scalar>(foldKernel(squared, root), [part], { size: part.size }, [], {
+        rows: 1,
+        width: part.size,
+      })
+    if (rows === 1) return last(x, squared)
+    const width = Math.ceil(x.size / rows)
+    const partial = runRows(foldKernel(squared, false), [x], { size: x.size }, [rows], { rows, width })
+    return last(partial, false)
   })
 }
 
-const fold = (term: string) => `
+const columnKernel: Kernel = {
+  name: `columnSum chunk ${chunk}`,
+  inputs: ['x'],
+  uniforms: { size: 'int32', width: 'int32', chunks: 'int32' },
+  workgroupSize: 64,
+  code: `
 fn main(index : i32) {
   if (index >= uniforms.chunks * uniforms.width) { return; }
   let first = index / uniforms.width * ${chunk} * uniforms.width + index % uniforms.width;
   let end = min(first + ${chunk} * uniforms.width, uniforms.size);
   var total = 0.0;
-  for (var i = first; i < end; i += uniforms.width) { let value = x[i]; total += ${term}; }
+  for (var i = first; i < end; i += uniforms.width) { total += x[i]; }
   result[index] = total;
-}`
+}`,
+}
 
-const sumKernel: Kernel = {
-  name: `sum chunk ${chunk}`,
+/** Each row summed up into one value. */
+const foldKernel = (squared: boolean, root: boolean): RowKernel => ({
+  name: `sum${squared ? ' of squares' : ''}${root ? ', root' : ''}`,
   inputs: ['x'],
-  uniforms: { size: 'int32', width: 'int32', chunks: 'int32' },
-  workgroupSize: 64,
-  code: fold('value'),
-}
-
-const squareKernel: Kernel = {
-  ...sumKernel,
-  name: `sumOfSquares chunk ${chunk}`,
-  code: fold('value * value'),
-}
+  uniforms: { size: 'int32' },
+  code: `
+  let end = min(start + width, uniforms.size);
+  let stride = ${chunk} * LANES;
+  var total = 0.0;
+  for (var first = start + lane; first < end; first += stride) {
+    let last = min(first + stride, end);
+    var part = 0.0;
+    for (var i = first; i < last; i += LANES) { let value = x[i]; part += ${squared ? 'value * value' : 'value'}; }
+    total += part;
+  }
+  let all = sumRow(total);
+  if (live && lane == 0) { result[row] = ${root ? 'sqrt(all)' : 'all'}; }`,
+})

@@ -4,7 +4,7 @@
  * in double precision, or with what must happen.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import { maskedSoftmax } from './attention.ts'
+import { attention } from './attention.ts'
 import { uploadTensor } from './backend.ts'
 import { assertIds } from './embedding.ts'
 import { matmul } from './matmul.ts'
@@ -59,31 +59,31 @@ async function checkManyAdds(): Promise<TrapCheck> {
 /** tf.softmax overwrites its last output beyond 65,535 rows on devices that clamp writes. */
 async function checkManyRows(): Promise<TrapCheck> {
   const rows = 65_540
-  const scores = values(rows * 2, 3)
-  const got = await read(() =>
-    maskedSoftmax(
-      uploadTensor<tf.Rank.R4>(scores, [1, 1, rows, 2]),
-      uploadTensor<tf.Rank.R2>(Int32Array.of(1, 1), [1, 2]),
-      1,
-    ),
-  )
-  const want = Float64Array.from(
-    got,
-    (_, at) => 1 / (1 + Math.exp((scores[at ^ 1] ?? 0) - (scores[at] ?? 0))),
+  const q = values(rows * 4, 3)
+  const units = Float32Array.of(1, 0, 0, 0, 0, 1, 0, 0)
+  const got = await read(() => attended(q, units, units, Int32Array.of(1, 1)))
+  const want = Float64Array.from(got, (_, at) =>
+    at % 4 < 2 ? 1 / (1 + Math.exp((q[at ^ 1] ?? 0) - (q[at] ?? 0))) : 0,
   )
   return verdict(`softmax of ${rows} rows`, got, want, 1e-5)
 }
 
 /** A softmax row of -Infinity only is NaN; torch's finite mask makes it uniform. */
 async function checkMaskedRows(): Promise<TrapCheck> {
-  const got = await read(() =>
-    maskedSoftmax(
-      uploadTensor<tf.Rank.R4>(values(8, 4), [1, 1, 2, 4]),
-      uploadTensor<tf.Rank.R2>(new Int32Array(4), [1, 4]),
-      1,
-    ),
-  )
-  return verdict('softmax with every key masked', got, new Float64Array(8).fill(0.25), 1e-6)
+  const v = values(16, 5)
+  const got = await read(() => attended(values(8, 4), values(16, 6), v, new Int32Array(4)))
+  const want = Float64Array.from(got, (_, at) => {
+    const column = v.filter((_, i) => i % 4 === at % 4)
+    return column.reduce((sum, value) => sum + value, 0) / 4
+  })
+  return verdict('softmax with every key masked', got, want, 1e-6)
+}
+
+/** Attention of one head with 4 features: q [S*4], k and v [T*4], mask [T] -> [S,4] */
+function attended(q: Float32Array, k: Float32Array, v: Float32Array, mask: Int32Array): tf.Tensor2D {
+  const rows = (x: Float32Array) => uploadTensor<tf.Rank.R2>(x, [x.length / 4, 4])
+  const attention_mask = uploadTensor<tf.Rank.R2>(mask, [1, mask.length])
+  return attention(rows(q), rows(k), rows(v), attention_mask, { B: 1, N: 1, scale: 1 }, null).o
 }
 
 /** A GPU answers an id beyond the table with zeros. */

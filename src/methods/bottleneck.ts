@@ -107,10 +107,10 @@ export const bottleneck: Method<BnConfig> = {
     return first ? nice(walk, first.config, first.name, x) : x
   },
 
-  sublayer(walk, site, h, u, norm) {
+  sublayer(walk, site, ending, norm) {
     const configOf = (name: string) =>
       walk.config(bottleneck, name, (config) => standsAt(config, walk.layer, site))
-    return bottleneckSublayer({ walk, site, norm, configOf }, h, u)
+    return bottleneckSublayer({ walk, site, norm, configOf }, ending)
   },
 
   beforeDecoder(walk, x) {

@@ -5,13 +5,14 @@
  */
 import type { Tensor3D } from '@tensorflow/tfjs-core'
 import type { AdapterSetup, BnConfig } from '../config.ts'
+import type { Bottleneck } from '../model/fused.ts'
 import type { Matrix, Vector } from '../model/ops.ts'
 import type { Var } from '../model/tape.ts'
 import { downIndex, modulePath } from './bottleneckModules.ts'
 import { compose, firstOf, lastOf, namesIn, type Place } from './composition.ts'
 import { fuse, fusionKey } from './fusion.ts'
 import { meanGate } from './gate.ts'
-import type { FrozenNorm, SublayerSite, Walk } from './method.ts'
+import type { Ending, FrozenNorm, SublayerSite, Walk } from './method.ts'
 import { nonLinearity } from './nonLinearity.ts'
 import { phm } from './phm.ts'
 
@@ -46,18 +47,19 @@ interface Update {
   factor: number
 }
 
-/** h and u [B·S,H] -> the sub-layer's output [B·S,H], with the active setup's bottlenecks. */
-export function bottleneckSublayer(here: Here, h: Matrix, u: Matrix): Matrix {
+/** A sub-layer's ending -> its output [B·S,H], with the active setup's bottlenecks. */
+export function bottleneckSublayer(here: Here, ending: Ending): Matrix {
   const { walk, configOf } = here
   const { setup } = walk
   const names = namesIn(setup).filter((name) => configOf(name) !== null)
-  if (setup === null || names.length === 0) return normOf(here, walk.ops.add(h, u))
+  if (setup === null || names.length === 0) return normOf(here, ending.sum())
   refuseGaps(here, setup)
   const alone = typeof setup === 'string' || (setup.type === 'Stack' && setup.children.includes(names[0]!))
   if (alone && names.length === 1) {
-    const y = onlyOne(here, names[0]!, h, u)
+    const y = onlyOne(here, names[0]!, ending)
     if (y) return y
   }
+  const [h, u] = [ending.h(), ending.u]
   const start: State = { x: h, u, r: u, S: walk.S, last: null, up: null }
   const { x, last } = compose(setup, start, walk.B, placeOf(here))
   return after(here, configOf(last!)!, x, h, u)
@@ -67,7 +69,7 @@ export function bottleneckSublayer(here: Here, h: Matrix, u: Matrix): Matrix {
  * The common case, one adapter whose result joins h and u before the LayerNorm: h + u is made once, for the norm before
  * and the sum behind. null when the adapter is not of that kind.
  */
-function onlyOne(here: Here, name: string, h: Matrix, u: Matrix): Matrix | null {
+function onlyOne(here: Here, name: string, ending: Ending): Matrix | null {
   const { walk, configOf } = here
   const { ops } = walk
   const config = configOf(name)!
@@ -75,11 +77,44 @@ function onlyOne(here: Here, name: string, h: Matrix, u: Matrix): Matrix | null 
   if (!original_ln_after) return null
   if (!is_parallel && (residual_before_ln !== true || (ln_after && config.adapter_residual_before_ln)))
     return null
-  const sum = ops.add(h, u)
-  const x = is_parallel ? u : original_ln_before ? normOf(here, sum) : h
-  const raw = projected(here, config, name, x, walk.S)
-  const { o, factor } = normed(here, config, name, gated(here, config, name, raw, x, walk.S))
+  const before = !is_parallel && original_ln_before ? here.norm : null
+  const x = is_parallel ? ending.u : before ? null : ending.h()
+  const sum = ending.sum()
+  if (isPlain(here, config)) return plain(here, config, name, { x: x ?? sum, before, residual: sum })
+  const input = x ?? normOf(here, sum)
+  const raw = projected(here, config, name, input, walk.S)
+  const { o, factor } = normed(here, config, name, gated(here, config, name, raw, input, walk.S))
   return normOf(here, ops.add(sum, o, factor))
+}
+
+/** Whether an adapter is two linear layers, an activation and a fixed factor, and nothing else in this walk. */
+function isPlain({ walk, norm }: Here, config: BnConfig): boolean {
+  const { phm_layer, ln_before, ln_after, use_gating, scaling, dropout, stochastic_depth } = config
+  const drops = walk.ops.noise !== null && (dropout > 0 || (stochastic_depth > 0 && !config.is_parallel))
+  const more = phm_layer || ln_before || ln_after || use_gating || typeof scaling !== 'number' || drops
+  return !more && !norm.weight.trained && !norm.bias.trained
+}
+
+/** A plain adapter with the LayerNorms around it, as one operation. */
+function plain(
+  { walk, site, norm }: Here,
+  config: BnConfig,
+  name: string,
+  parts: Pick<Bottleneck, 'x' | 'before' | 'residual'>,
+): Matrix {
+  const path = modulePath(walk.layer, site, name)
+  const linear = (key: string) => ({
+    weight: walk.parameter(`${path}.${key}.weight`),
+    bias: walk.parameter<Vector>(`${path}.${key}.bias`),
+  })
+  return walk.ops.bottleneck({
+    ...parts,
+    down: linear(`adapter_down.${downIndex(config)}`),
+    activation: nonLinearity(config.non_linearity),
+    up: linear('adapter_up'),
+    factor: config.scaling as number,
+    after: norm,
+  })
 }
 
 function placeOf(here: Here): Place<State> {

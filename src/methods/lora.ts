@@ -159,12 +159,20 @@ function rowNorms(weight: Float32Array, rows: number): Float32Array {
   })
 }
 
+function changesAt(walk: Walk, site: LinearSite): boolean {
+  const stands = (name: string) => walk.config(lora, name, (config) => changes(config, site, walk.layer)) !== null
+  return walk.setup !== null && namesIn(walk.setup).some(stands)
+}
+
 /** x [B·S,in] -> the frozen layer's output [B·S,out] with what the active adapters make of it. */
 function linear(walk: Walk, site: LinearSite, x: Matrix, frozen: FrozenLinear): Matrix {
   const { ops, setup, layer, S } = walk
   const configOf = (name: string) => walk.config(lora, name, (config) => changes(config, site, layer))
   const y = ops.linear(x, frozen.weight, frozen.bias)
-  if (setup === null || !namesIn(setup).some((name) => configOf(name) !== null)) return y
+  if (setup === null) return y
+  const only = typeof setup === 'string' ? configOf(setup) : null
+  if (only?.composition_mode === 'add' && !only.use_dora && !only.use_gating)
+    return updated(walk, only, loraPath(layer, site, setup as string), x, y)
 
   const place: Place<delta.State> = {
     what: 'LoRA',
@@ -185,7 +193,15 @@ function linear(walk: Walk, site: LinearSite, x: Matrix, frozen: FrozenLinear): 
   const config = configOf(last)!
   if (config.composition_mode === 'scale') return delta.multiply(ops, y, part, S)
   const sum = delta.addTo(ops, y, part, S)
-  return config.use_dora ? ops.mul(sum, doraScale(walk, loraPath(layer, site, last), frozen.weight)) : sum
+  return config.use_dora ? ops.mul(sum, doraScale(walk, loraPath(layer, site, last), ops.inFull(frozen.weight))) : sum
+}
+
+/** y + s·B·A·dropout(x), the sum made with the last product: the common case of one adapter. */
+function updated(walk: Walk, config: LoRAConfig, path: string, x: Matrix, y: Matrix): Matrix {
+  const { ops } = walk
+  const down = ops.linear(ops.dropout(x, config.dropout), walk.parameter(`${path}.lora_A`), null) // [N,r]
+  const scaled = ops.scale(down, config.alpha / config.r)
+  return ops.linear(scaled, walk.parameter(`${path}.lora_B`), null, { residual: y })
 }
 
 /** Of LoRA: s·B·A·dropout(input), where the input is the layer's or what the adapter before left; a gate replaces s. */
@@ -239,5 +255,6 @@ export const lora: Method<LoRAConfig> = {
   problems: loraProblems,
   parameters,
   initialise,
+  changes: changesAt,
   linear,
 }

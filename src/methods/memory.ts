@@ -1,7 +1,7 @@
 /**
- * How much device memory a training step takes, worked out before it runs: weights, what each trained value costs, and
- * the activations that the way down reads again. It follows what model/ops.ts keeps; measured peaks lie within a
- * quarter of it.
+ * How much memory a training step takes in the slow mode, worked out by formula before it runs: weights, what each
+ * trained value costs, and the activations that the way down reads again, as the plain references on the host keep them.
+ * Measured peaks lie within a quarter of it. On a GPU the step is done on paper instead (train/need.ts).
  */
 import type { AdapterConfig, BnConfig, LoRAConfig, RobertaConfig } from '../config.ts'
 import { fullModelCount } from './comparison.ts'
@@ -16,8 +16,6 @@ export interface MemoryArguments {
   head_parameters: number
   /** Whether the base model's own dropout is on. */
   base_dropout: boolean
-  /** Whether the run is on WebGPU. */
-  gpu: boolean
 }
 
 /** Bytes on the device. */
@@ -35,8 +33,8 @@ export interface MemoryEstimate {
 const float = 4
 /** While the gradient is made: values, views, two moments, and the gradient by key and flat. */
 const copiesInPass = 6
-/** While AdamW runs: values and moments old and new, views, and the gradient; off the GPU also what is half worked out. */
-const copiesInStep = { gpu: 8, other: 16 }
+/** While AdamW runs: values and moments old and new, views, the gradient, and what is half worked out. */
+const copiesInStep = 16
 
 /** The estimate for one adapter on `base`, or for head alone, biases or full fine-tuning. */
 export function memoryEstimate(
@@ -49,7 +47,7 @@ export function memoryEstimate(
   const count =
     own.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0) + args.head_parameters
   const activations = activationFloats(base, config, args) * float
-  const trained = (args.gpu ? copiesInStep.gpu : copiesInStep.other) * count * float
+  const trained = copiesInStep * count * float
   const total = weights + Math.max(copiesInPass * count * float + activations, trained)
   return { weights, trained, activations, total }
 }
@@ -59,14 +57,13 @@ export function bytesInWords(bytes: number): string {
   return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.ceil(bytes / 1e6)} MB`
 }
 
-/**
- * Whether a run fits into so many bytes, in one sentence; null when it does. `available` null: nobody knows, so only
- * what surely fails, more than 16 GB, is told.
- */
-export function memoryProblem({ total }: MemoryEstimate, available: number | null): string | null {
-  const limit = available ?? 16e9
-  if (total <= limit) return null
-  return `This run needs about ${bytesInWords(total)}, and ${available === null ? 'few devices have more than' : 'the device has'} ${bytesInWords(limit)}; take a smaller batch, shorter texts, or fewer trained values.`
+/** What a WebAssembly program can address, less what else it holds. */
+const addressable = 4e9
+
+/** Why a run does not fit the slow mode, in one sentence; null when it does. */
+export function memoryProblem({ total }: MemoryEstimate): string | null {
+  if (total <= addressable) return null
+  return `This run needs about ${bytesInWords(total)}, and the slow mode has ${bytesInWords(addressable)}; take a smaller batch, shorter texts, or fewer trained values.`
 }
 
 interface Sizes {

@@ -95,6 +95,8 @@ export interface Method<C extends AdapterConfig = AdapterConfig> {
 
   /** Embeddings [B·S,H] -> [B'·S',H]; sets B, S and the mask of the walk when it changes them. */
   embeddings?(walk: Walk, x: Matrix): Matrix
+  /** Whether `linear` does anything there at this layer; elsewhere the frozen layer is alone, which is faster. */
+  changes?(walk: Walk, site: LinearSite): boolean
   /** x [N,in] -> [N,out], the frozen layer included. */
   linear?(walk: Walk, site: LinearSite, x: Matrix, frozen: FrozenLinear): Matrix
   /** Keys and values [B,N,S,D] of a layer -> [B,N,P+S,D], given the attention's input x [B·S,H]. */
@@ -104,12 +106,23 @@ export interface Method<C extends AdapterConfig = AdapterConfig> {
     k: Heads,
     v: Heads,
   ): { k: Heads; v: Heads; attention_mask: Walk['attention_mask'] }
-  /** h (after dense and dropout) and u (the residual), [N,H] each -> the sub-layer's output [N,H], its LayerNorm included. */
-  sublayer?(walk: Walk, site: SublayerSite, h: Matrix, u: Matrix, norm: FrozenNorm): Matrix
+  /** A sub-layer's ending -> its output [N,H], its LayerNorm included. */
+  sublayer?(walk: Walk, site: SublayerSite, ending: Ending, norm: FrozenNorm): Matrix
   /** A layer's output [N,H] -> [N,H]. */
   layerOutput?(walk: Walk, x: Matrix): Matrix
   /** Before a masked-LM head's decoder: [M,H] -> [M,H] (the inverse of an invertible adapter). */
   beforeDecoder?(walk: Walk, x: Matrix): Matrix
+}
+
+/**
+ * What meets at the end of a sub-layer, [N,H] each: its residual u, and h, which comes from its dense layer and dropout.
+ * Ask for h before the sum if both are needed; the sum alone costs no more than h.
+ */
+export interface Ending {
+  u: Matrix
+  h(): Matrix
+  /** h + u */
+  sum(): Matrix
 }
 
 /** A sub-layer's own frozen LayerNorm. */

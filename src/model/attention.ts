@@ -10,19 +10,23 @@ export function selfAttention(
   { query, key, value }: Layer['attention']['self'],
   x: Matrix,
 ): Matrix {
-  const { ops, base, B } = walk
+  const { ops, base, B, attention_mask } = walk
   const { hidden_size: H, num_attention_heads: N, attention_probs_dropout_prob: rate } = base
-  const heads = (site: LinearSite, frozen: Linear) =>
-    ops.tape.scope(() => ops.splitHeads(linearAt(walk, site, x, frozen), B, N))
-  const q = heads('query', query) // [B,N,S,D]
-  const own = { k: heads('key', key), v: heads('value', value), attention_mask: walk.attention_mask }
-  const prefixed = walk.place('keyValues')?.(walk, x, own.k, own.v) ?? own // [B,N,P+S,D]
-  const scale = 1 / Math.sqrt(H / N)
-  return ops.mergeHeads(ops.attention(q, prefixed.k, prefixed.v, prefixed.attention_mask, scale, rate))
+  const sizes = { B, N, scale: 1 / Math.sqrt(H / N) }
+  const plain = (['query', 'key', 'value'] as const).every((site) => !walk.changes(site))
+  const keyValues = walk.place('keyValues')
+  const qkv = plain && !keyValues ? ops.projected(x, [query, key, value]) : null // [3,B·S,H]
+  if (qkv) return ops.selfAttention(qkv, attention_mask, sizes, rate)
+  const q = linearAt(walk, 'query', x, query)
+  const k = linearAt(walk, 'key', x, key)
+  const v = linearAt(walk, 'value', x, value)
+  if (!keyValues) return ops.attention(q, k, v, attention_mask, sizes, rate)
+  const own = keyValues(walk, x, ops.splitHeads(k, B, N), ops.splitHeads(v, B, N)) // [B,N,P+S,D]
+  return ops.attention(q, own.k, own.v, own.attention_mask, sizes, rate)
 }
 
 /** A frozen linear layer and what the active method does to it: x [M,in] -> [M,out]. */
 export function linearAt(walk: ModelWalk, site: LinearSite, x: Matrix, frozen: Linear): Matrix {
-  const change = walk.place('linear')
+  const change = walk.changes(site) && walk.place('linear')
   return change ? change(walk, site, x, frozen) : walk.ops.linear(x, frozen.weight, frozen.bias)
 }

@@ -1,6 +1,7 @@
 /** One batch of token ids on the device. Sequences lie one after another: token t of row b is row b·S + t. */
 import * as tf from '@tensorflow/tfjs-core'
 import { assertIds } from '../kernels/embedding.ts'
+import { uploadTogether } from '../kernels/views.ts'
 import type { RobertaConfig, Targets } from '../config.ts'
 import { maxTokens } from './robertaConfig.ts'
 
@@ -18,6 +19,13 @@ export interface Batch {
   /** Where each row's text begins and how many tokens it has, [B] each, on the host. */
   first: Int32Array
   lengths: Int32Array
+  start: Start | null
+}
+
+/** Where a walk begins when not with the ids: what the lowest `layers` layers make of the batch, x [B·S,H], the caller's. */
+export interface Start {
+  layers: number
+  x: tf.Tensor2D
 }
 
 /** `Targets` on the device; positions stay on the host, where prompts move them. */
@@ -36,6 +44,10 @@ export interface HostBatch {
   labels: Int32Array
   targets?: Targets | null
   head?: string | null
+  /** Of a part of a batch: its share of the batch's mean loss. Absent: 1. */
+  share?: number
+  /** On the device already; see `Start`. */
+  start?: Start | null
 }
 
 /**
@@ -44,7 +56,7 @@ export interface HostBatch {
  */
 export function uploadBatch(
   config: RobertaConfig,
-  { B, S, input_ids, attention_mask, labels, targets = null, head = null }: HostBatch,
+  { B, S, input_ids, attention_mask, labels, targets = null, head = null, start = null }: HostBatch,
 ): Batch {
   assertIds(input_ids, config.vocab_size)
   const position_ids = positionIds(input_ids, B, S, config.pad_token_id)
@@ -53,15 +65,22 @@ export function uploadBatch(
     throw new Error(
       `A text has ${longest} tokens; this model reads at most ${maxTokens(config)}. Lower max_length.`,
     )
+  const [ids, positions, mask, classes] = uploadTogether([
+    { data: input_ids, shape: [B * S] },
+    { data: position_ids, shape: [B * S] },
+    { data: attention_mask, shape: [B, S] },
+    { data: labels, shape: [B] },
+  ])
   return {
     B,
     S,
-    input_ids: tf.tensor1d(input_ids, 'int32'),
-    position_ids: tf.tensor1d(position_ids, 'int32'),
-    attention_mask: tf.tensor2d(attention_mask, [B, S], 'int32'),
-    labels: tf.tensor1d(labels, 'int32'),
+    input_ids: ids as tf.Tensor1D,
+    position_ids: positions as tf.Tensor1D,
+    attention_mask: mask as tf.Tensor2D,
+    labels: classes as tf.Tensor1D,
     targets: targets && uploadTargets(config, targets, B, S),
     head,
+    start,
     ...extents(attention_mask, B, S),
   }
 }

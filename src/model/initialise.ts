@@ -1,5 +1,6 @@
 /** The values a run starts from: what was loaded stays, everything else is drawn from the seed as Python would. */
 import type { ModelSetup, TensorMap } from '../config.ts'
+import { fromHalf } from '../kernels/half.ts'
 import { initialiseFusion } from '../methods/fusion.ts'
 import type { Start } from '../methods/method.ts'
 import { initialiseAdapter, parametersOf } from '../methods/registry.ts'
@@ -48,7 +49,8 @@ async function baseTensor({ embeddings, vars }: Roberta, key: string): Promise<F
   const blocks = await Promise.all(
     parts.map((part) => {
       if (!part) throw new Error(`The model has no weight ${key}.`)
-      return part.tensor.data() as Promise<Float32Array>
+      if (part.tensor.dtype === 'float32') return part.tensor.data() as Promise<Float32Array>
+      return part.tensor.data<'int32'>().then((words) => fromHalf(words as Int32Array))
     }),
   )
   const whole = new Float32Array(blocks.reduce((sum, { length }) => sum + length, 0))

@@ -1,5 +1,5 @@
 /** One encoder layer (transformers `RobertaLayer`, post-LN) with the places where methods stand. */
-import type { FrozenNorm, SublayerSite } from '../methods/method.ts'
+import type { Ending, FrozenNorm, SublayerSite } from '../methods/method.ts'
 import type { Activation } from '../kernels/activations.ts'
 import { linearAt, selfAttention } from './attention.ts'
 import type { Matrix } from './ops.ts'
@@ -19,23 +19,59 @@ export function forwardLayer(walk: ModelWalk, layer: Layer, x: Matrix): Matrix {
 
 function attended(walk: ModelWalk, { self, output }: Layer['attention'], x: Matrix): Matrix {
   const { ops, base } = walk
+  const { weight, bias } = output.dense
   const o = ops.tape.scope(() => selfAttention(walk, self, x))
-  const a = ops.linear(o, output.dense.weight, output.dense.bias)
-  return sublayer(walk, 'attention.output', ops.dropout(a, base.hidden_dropout_prob), x, output.LayerNorm)
+  const dense = (residual: Matrix | null) => {
+    const h = ops.linear(o, weight, bias, { rate: base.hidden_dropout_prob, residual })
+    ops.tape.release(o)
+    return h
+  }
+  return sublayer(walk, 'attention.output', new Joining(walk, dense, x), output.LayerNorm)
 }
 
 function fedForward(walk: ModelWalk, { intermediate, output }: Layer, y: Matrix): Matrix {
   const { ops, base } = walk
-  const h = ops.tape.scope(() =>
-    ops.activation(base.hidden_act as Activation, linearAt(walk, 'intermediate', y, intermediate.dense)),
-  ) // [B·S,I]
-  const f = linearAt(walk, 'output', h, output.dense) // [B·S,H]
-  return sublayer(walk, 'output', ops.dropout(f, base.hidden_dropout_prob), y, output.LayerNorm)
+  const { hidden_act, hidden_dropout_prob: rate } = base
+  const act = hidden_act as Activation
+  const u = linearAt(walk, 'intermediate', y, intermediate.dense) // [B·S,I]
+  const dense = (residual: Matrix | null) => {
+    const { weight, bias } = output.dense
+    if (!walk.changes('output')) {
+      const h = ops.activatedLinear(act, u, weight, bias, { rate, residual })
+      ops.tape.release(u)
+      return h
+    }
+    const h = ops.tape.scope(() => ops.activation(act, u))
+    const f = ops.dropout(linearAt(walk, 'output', h, output.dense), rate) // [B·S,H]
+    return residual ? ops.add(f, residual) : f
+  }
+  return sublayer(walk, 'output', new Joining(walk, dense, y), output.LayerNorm)
+}
+
+/** h made alone, or with u added in the same product, whichever is asked for first. */
+class Joining implements Ending {
+  #h: Matrix | null = null
+  #sum: Matrix | null = null
+
+  constructor(
+    private readonly walk: ModelWalk,
+    private readonly dense: (residual: Matrix | null) => Matrix,
+    readonly u: Matrix,
+  ) {}
+
+  h(): Matrix {
+    if (this.#sum && !this.#h) throw new Error('h was asked for after h + u had been made without it.')
+    return (this.#h ??= this.dense(null))
+  }
+
+  sum(): Matrix {
+    return (this.#sum ??= this.#h ? this.walk.ops.add(this.#h, this.u) : this.dense(this.u))
+  }
 }
 
 /** LN(h + u), or what an adapter at this place makes of both: [B·S,H]. */
-function sublayer(walk: ModelWalk, site: SublayerSite, h: Matrix, u: Matrix, norm: FrozenNorm): Matrix {
+function sublayer(walk: ModelWalk, site: SublayerSite, ending: Ending, norm: FrozenNorm): Matrix {
   const adapter = walk.place('sublayer')
-  if (adapter) return adapter(walk, site, h, u, norm)
-  return walk.ops.layerNorm(walk.ops.add(h, u), norm.weight, norm.bias, norm.eps)
+  if (adapter) return adapter(walk, site, ending, norm)
+  return walk.ops.layerNorm(ending.sum(), norm.weight, norm.bias, norm.eps)
 }

@@ -4,7 +4,10 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import type { RobertaConfig } from '../config.ts'
-import { uploadTensor, uploadTensorInChunks } from '../kernels/backend.ts'
+import { uploadTensorInChunks } from '../kernels/backend.ts'
+import { toHalf } from '../kernels/half.ts'
+import { onGpu } from '../kernels/program.ts'
+import { uploadTogether } from '../kernels/views.ts'
 import type { Matrix } from './ops.ts'
 import { assemble, type Roberta } from './roberta.ts'
 import { constant, type Var } from './tape.ts'
@@ -27,15 +30,21 @@ export interface LoadedRoberta {
 /** Elements held on the host at a time while the largest table streams to the device. */
 const chunkElements = 4 << 20
 
+/** How matrices of the base lie on a GPU: as in the file, or in half the memory with about three digits. */
+export type Precision = 'float32' | 'float16'
+
 /**
  * Loads the weights that `config` calls for. Throws when one is missing or has another shape; the tensors already
- * uploaded are freed first. `maxBytes` is the largest tensor that one shader may see (null: no limit).
+ * uploaded are freed first. `maxBytes` is the largest tensor that one shader may see (null: no limit). In `float16` the
+ * word table and the matrices of all layers are held in half precision where their width is even; sums stay in float32.
  */
 export async function loadRoberta(
   config: RobertaConfig,
   source: WeightSource,
   maxBytes: number | null,
+  precision: Precision = 'float32',
 ): Promise<LoadedRoberta> {
+  const halves = precision === 'float16' && onGpu()
   const files = canonicalNames(source.names())
   const wanted = new Map(baseShapes(config))
   const missing = [...wanted.keys()].filter((key) => !files.has(key))
@@ -53,13 +62,23 @@ export async function loadRoberta(
   const loaded: tf.Tensor[] = []
   try {
     const table = files.get('embeddings.word_embeddings.weight')!
-    const words = await loadTable(config, source, table, maxBytes, loaded)
+    const words = await loadTable(config, source, table, { maxBytes, halves }, loaded)
     wanted.delete('embeddings.word_embeddings.weight')
     const vars = new Map<string, Var>()
-    for (const [key, shape] of wanted) {
-      const tensor = uploadTensor(await source.read(files.get(key)!), shape)
+    const put = (key: string, tensor: tf.Tensor, shape: number[]) => {
       loaded.push(tensor)
-      vars.set(`roberta.${key}`, constant(tensor))
+      vars.set(`roberta.${key}`, constant(tensor, shape))
+    }
+    const read = async (key: string, shape: number[]) => {
+      const values = await source.read(files.get(key)!)
+      return halves && isHalved(key, shape) ? halved(values, shape) : { data: values, shape }
+    }
+    for (const [key, shape] of wanted) {
+      const sides = sideBySide(key)
+      if (sides !== null && sides[0] !== key) continue
+      const parts: { data: Float32Array | Int32Array; shape: number[] }[] = []
+      for (const side of sides ?? [key]) parts.push(await read(side, shape))
+      uploadTogether(parts).forEach((tensor, i) => put((sides ?? [key])[i]!, tensor, shape))
     }
     const tree = assemble(
       config,
@@ -73,6 +92,22 @@ export async function loadRoberta(
     tf.dispose(loaded)
     throw error
   }
+}
+
+/** Whether a tensor is a matrix of a layer that can be packed in pairs. */
+function isHalved(key: string, shape: number[]): boolean {
+  return key.startsWith('encoder.') && shape.length === 2 && shape[1]! % 2 === 0
+}
+
+function halved(values: Float32Array, [rows, width]: number[]): { data: Int32Array; shape: number[] } {
+  return { data: toHalf(values), shape: [rows!, width! / 2] }
+}
+
+/** The keys of a layer's three projections, weights or biases, to any of which one kernel goes; null for other keys. */
+function sideBySide(key: string): string[] | null {
+  const site = /\.attention\.self\.(?:query|key|value)\./.exec(key)?.[0]
+  if (!site) return null
+  return ['query', 'key', 'value'].map((name) => key.replace(site, `.attention.self.${name}.`))
 }
 
 function poolerShapes({ hidden_size: H }: RobertaConfig): [string, number[]][] {
@@ -134,29 +169,32 @@ async function loadTable(
   config: RobertaConfig,
   source: WeightSource,
   name: string,
-  maxBytes: number | null,
+  { maxBytes, halves: wanted }: { maxBytes: number | null; halves: boolean },
   loaded: tf.Tensor[],
 ): Promise<Matrix[]> {
   const { vocab_size: V, hidden_size: H } = config
-  const rows = Math.min(V, maxBytes === null ? V : Math.floor(maxBytes / (4 * H)))
+  const halves = wanted && H % 2 === 0
+  const width = halves ? H / 2 : H
+  const rows = Math.min(V, maxBytes === null ? V : Math.floor(maxBytes / (4 * width)))
   const blocks: Matrix[] = []
   const chunks = source.readChunks(name, Math.min(chunkElements, rows * H))[Symbol.asyncIterator]()
   let rest = new Float32Array(0)
   for (let start = 0; start < V; start += rows) {
     const count = Math.min(rows, V - start)
-    const part = async function* (): AsyncGenerator<Float32Array> {
+    const part = async function* (): AsyncGenerator<Float32Array | Int32Array> {
       let needed = count * H
       while (needed > 0) {
         if (rest.length === 0) rest = new Float32Array((await chunks.next()).value as Float32Array)
         const piece = rest.subarray(0, needed)
         rest = rest.subarray(piece.length)
         needed -= piece.length
-        yield piece
+        yield halves ? toHalf(piece) : piece
       }
     }
-    const block = (await uploadTensorInChunks([count, H], part())) as tf.Tensor2D
+    const dtype = halves ? 'int32' : 'float32'
+    const block = (await uploadTensorInChunks([count, width], part(), dtype)) as tf.Tensor2D
     loaded.push(block)
-    blocks.push(constant(block))
+    blocks.push(constant(block, [count, H]))
   }
   return blocks
 }

@@ -11,18 +11,29 @@ import type {
   RobertaConfig,
   TensorMap,
 } from '../config.ts'
+import { whereOf } from '../kernels/views.ts'
 import { baseParameters } from '../methods/comparison.ts'
 import { fusionParameters } from '../methods/fusion.ts'
 import type { Parameter } from '../methods/method.ts'
 import { parametersOf } from '../methods/registry.ts'
 import type { Batch } from './batch.ts'
 import { headForward, headParameters, lossOf, maskedLMScores, type HeadInput } from './heads/head.ts'
+import { readVectors, type Reading } from './heads/reading.ts'
 import { forwardLayer } from './layer.ts'
 import type { Matrix } from './ops.ts'
-import { flatten, gather, isPassedBy, layOut, viewsOf, type Layout, type Views } from './params.ts'
+import {
+  flatten,
+  gather,
+  gradientSlots,
+  isPassedBy,
+  layOut,
+  viewsOf,
+  type Layout,
+  type Views,
+} from './params.ts'
 import { assemble, embed, wordTable, type Roberta, type Weights } from './roberta.ts'
 import { constant, trained, Var } from './tape.ts'
-import { ModelWalk, type Noise } from './walk.ts'
+import { keepsAll, ModelWalk, type Noise, type Saving } from './walk.ts'
 
 export interface Model {
   roberta: Roberta
@@ -117,11 +128,43 @@ export function createModel(roberta: Roberta, setup: ModelSetup, tensors: Tensor
   return model
 }
 
+/**
+ * The model of `setup` without a value in it, for work that only counts; `blank` makes a tensor. What createModel refuses
+ * it takes.
+ */
+export function outlineModel(
+  roberta: Roberta,
+  setup: ModelSetup,
+  blank: (shape: number[]) => tf.Tensor,
+): Model {
+  const parameters = setupParameters(roberta.config, setup)
+  const trains = parameters.filter((one) => one.trains)
+  const layout = layOut(trains.map(({ key, shape }): [string, number[]] => [key, shape]))
+  const frozen = new Map(
+    parameters
+      .filter((one) => !one.trains)
+      .map(({ key, shape }): [string, Var] => [key, constant(blank(shape))]),
+  )
+  const flat = blank([layout.size]) as tf.Tensor1D
+  const model = { roberta, setup, layout, frozen, current: arrange(roberta, layout, frozen, flat) }
+  flat.dispose()
+  return model
+}
+
 /** Puts new trained values [n] into the model; the old views are freed, `flat` stays the caller's. */
 export function setParams(model: Model, flat: tf.Tensor1D): void {
+  if (isSeen(model, flat)) return
   const next = arrange(model.roberta, model.layout, model.frozen, flat)
   tf.dispose([...model.current.views.values()])
   model.current = next
+}
+
+/** Whether the model's values are views of this very vector, which shows them what is written into it. */
+function isSeen({ layout, current }: Model, flat: tf.Tensor1D): boolean {
+  const first = layout.slots[0]
+  const place = first && whereOf(current.views.get(first.key)!)
+  const own = whereOf(flat) ?? { flat, offset: 0 }
+  return place?.flat.dataId === own.flat.dataId && place.offset === own.offset
 }
 
 function arrange(
@@ -206,17 +249,38 @@ export function hiddenStates(model: Model, batch: Batch): tf.Tensor2D[] {
 }
 
 /**
+ * Evaluation mode: what the lowest `layers` layers make of a batch, [B·S,H], or, of the last hidden state, the vector
+ * of each text that a head reads, [B,H]; the caller's.
+ */
+export function lowerLayers(
+  model: Model,
+  batch: Batch,
+  layers: number,
+  reading: Reading | null,
+): tf.Tensor2D {
+  return tf.tidy(() => {
+    const walk = walkOf(model, batch, null, false)
+    const x = encode(walk, model.current.weights, batch, () => {}, layers)
+    const read = reading ? readVectors(walk, reading, x, batch) : x.tensor
+    walk.dispose()
+    return read
+  })
+}
+
+/**
  * Loss of a batch (the sum over active heads) and its gradient [n] in the layout's order, both the caller's. `noise`
- * null: no dropout. Throws when a trained tensor gets no gradient; nothing stays on the device then.
+ * null: no dropout. `saving`: how memory is saved at the cost of time or digits. Throws when a trained tensor gets no
+ * gradient; nothing stays on the device then.
  */
 export function lossAndGradient(
   model: Model,
   batch: Batch,
   noise: Noise | null,
   label_smoothing: number,
+  saving: Saving = keepsAll,
 ): { loss: tf.Scalar; gradient: tf.Tensor1D } {
   return tf.tidy(() => {
-    const walk = walkOf(model, batch, noise, true)
+    const walk = walkOf(model, batch, noise, true, null, saving)
     let grads: ReadonlyMap<Var, tf.Tensor> = new Map()
     try {
       const x = encode(walk, model.current.weights, batch)
@@ -224,13 +288,19 @@ export function lossAndGradient(
       const inputs = headInputs(walk, model, x, batch)
       const { loss, seeds } = lossOf(walk, current.weights, setup, inputs, batch, label_smoothing)
       walk.tape.release(x)
-      grads = walk.tape.backward(seeds)
+      const { layout } = model
+      const leaf = (key: string) => current.vars.get(key)!
+      const slots = gradientSlots(layout)
+      grads = walk.tape.backward(
+        seeds,
+        new Map([...(slots?.views ?? [])].map(([key, view]) => [leaf(key), view])),
+      )
       const named: Views = new Map()
-      for (const { key } of model.layout.slots) {
-        const grad = grads.get(model.current.vars.get(key)!)
+      for (const { key } of layout.slots) {
+        const grad = grads.get(leaf(key))
         if (grad) named.set(key, grad)
       }
-      return { loss, gradient: gather(model.layout, named, model.setup.skip_layers) }
+      return { loss, gradient: gather(layout, named, setup.skip_layers, slots) }
     } finally {
       tf.dispose([...grads.values()])
       walk.dispose()
@@ -244,27 +314,36 @@ function walkOf(
   noise: Noise | null,
   learns: boolean,
   without: string | null = null,
+  saving: Saving = keepsAll,
 ): ModelWalk {
-  return new ModelWalk(roberta.config, { setup, vars: current.vars }, batch, noise, learns, without)
+  return new ModelWalk(roberta.config, { setup, vars: current.vars }, batch, noise, learns, without, saving)
 }
 
-/** Embeddings and all layers: [B·S,H]. */
+/** Embeddings and layers, from where the batch starts and below layer `end`: [B·S,H]. */
 function encode(
   walk: ModelWalk,
   weights: Weights,
   batch: Batch,
   onState: (x: Matrix) => void = () => {},
+  end = weights.encoder.layer.length,
 ): Matrix {
-  const { tape } = walk
-  let x = embedded(walk, weights, batch)
+  const { tape, ops } = walk
+  const { start } = batch
+  let x: Matrix = start ? constant(start.x) : embedded(walk, weights, batch)
   onState(x)
-  weights.encoder.layer.forEach((layer, l) => {
-    walk.layer = l
-    const next = tape.scope(() => forwardLayer(walk, layer, x))
+  for (const [l, layer] of [...weights.encoder.layer.entries()].slice(start?.layers ?? 0, end)) {
+    const input = x
+    const run = () => {
+      walk.layer = l
+      ops.at(l)
+      return tape.scope(() => forwardLayer(walk, layer, input))
+    }
+    const next = walk.saving.recompute ? tape.recomputed(input, run) : run()
     tape.release(x)
     x = next
     onState(x)
-  })
+  }
+  ops.at(end)
   return x
 }
 

@@ -5,14 +5,27 @@
 import * as tf from '@tensorflow/tfjs-core'
 import { activation, activationBackward, type Activation } from '../kernels/activations.ts'
 import { addScaled, scale } from '../kernels/addScaled.ts'
-import { maskedSoftmax, mergeHeads, softmaxBackward, splitHeads } from '../kernels/attention.ts'
-import { dropout } from '../kernels/dropout.ts'
-import { embedding } from '../kernels/embedding.ts'
+import { mergeHeads, splitHeads } from '../kernels/attention.ts'
+import { dropout, type Drop } from '../kernels/dropout.ts'
+import { halfToFloat } from '../kernels/half.ts'
+import { embedding, embeddingNorm } from '../kernels/embedding.ts'
+import { firstToken, firstTokenBackward } from '../kernels/firstToken.ts'
 import { layerNorm, layerNormBackward, layerNormBackwardWeight } from '../kernels/layerNorm.ts'
 import { linear, linearBackwardBias, linearBackwardInput, linearBackwardWeight } from '../kernels/linear.ts'
 import { matmul } from '../kernels/matmul.ts'
 import { segmentSum } from '../kernels/segmentSum.ts'
 import { columnSum } from '../kernels/sum.ts'
+import type { FrozenLinear, FrozenNorm } from '../methods/method.ts'
+import {
+  activatedLinear,
+  attended,
+  bottleneck,
+  frozenNorm,
+  projected,
+  selfAttended,
+  type AttentionSizes,
+  type Bottleneck,
+} from './fused.ts'
 import { Var, type Tape } from './tape.ts'
 
 export type Matrix = Var<tf.Tensor2D>
@@ -28,8 +41,9 @@ export interface NoiseSource {
   call: number
 }
 
-/** Dropout sites that one pass may have. */
-const sitesPerCall = 4096
+/** Dropout sites that one pass, and one of its layers, may have. */
+const sitesPerCall = 8192
+const sitesPerLayer = 128
 
 export class Ops {
   #sites = 0
@@ -40,16 +54,60 @@ export class Ops {
     readonly noise: NoiseSource | null,
   ) {}
 
-  /** x [N,K], weight [M,K], bias [M] or null -> x·weightᵀ + bias [N,M] */
-  linear(x: Matrix, weight: Matrix, bias: Vector | null): Matrix {
-    const y = linear(x.tensor, weight.tensor, bias?.tensor ?? null)
-    const inputs = bias ? [x, weight, bias] : [x, weight]
+  /** From here on dropout belongs to `layer` (-1: the embeddings), whose masks are the same wherever the walk began. */
+  at(layer: number): void {
+    this.#sites = (layer + 1) * sitesPerLayer
+  }
+
+  /**
+   * x [N,K], weight [M,K], bias [M] or null -> factor·(x·weightᵀ + bias), which drops at `rate` before `residual` [N,M] is
+   * added: [N,M]
+   */
+  linear(
+    x: Matrix,
+    weight: Matrix,
+    bias: Vector | null,
+    { rate = 0, residual = null, factor = 1 }: { rate?: number; residual?: Matrix | null; factor?: number } = {},
+  ): Matrix {
+    const drop = this.#drop(rate)
+    const y = linear(x.tensor, weight.tensor, bias?.tensor ?? null, {
+      dropout: drop,
+      residual: residual?.tensor ?? null,
+      factor,
+    })
+    const inputs: Var[] = [x, weight, ...(bias ? [bias] : []), ...(residual ? [residual] : [])]
     const saved = [...(weight.trained ? [x] : []), ...(x.trained ? [weight] : [])]
-    return this.tape.record(y, inputs, saved, (dy) => [
-      x.trained ? linearBackwardInput(dy, weight.tensor) : null,
-      weight.trained ? linearBackwardWeight(dy, x.tensor) : null,
-      bias?.trained ? linearBackwardBias(dy) : null,
-    ])
+    const { tape } = this
+    return tape.record(y, inputs, saved, (dy) => {
+      const d = scale(drop ? dropout(dy, drop) : dy, factor)
+      const dWeight = weight.trained ? linearBackwardWeight(d, x.tensor, tape.slotOf(weight)) : null
+      const dBias = bias?.trained ? linearBackwardBias(d, tape.slotOf(bias)) : null
+      const dx = x.trained
+        ? linearBackwardInput(d, weight.tensor, { residual: residual === x ? null : tape.take(x) })
+        : null
+      return [dx, dWeight, ...(bias ? [dBias] : []), dy]
+    })
+  }
+
+  /** `linear` of act(u), of which only u [N,K] is kept: -> [N,M]. */
+  activatedLinear(
+    name: Activation,
+    u: Matrix,
+    weight: Matrix,
+    bias: Vector | null,
+    { rate = 0, residual = null }: { rate?: number; residual?: Matrix | null } = {},
+  ): Matrix {
+    return activatedLinear(this.tape, name, u, weight, bias, { drop: this.#drop(rate), residual })
+  }
+
+  /** Linear layers on one x [N,K] -> [C,N,M]; null where the device has no kernel for weights side by side. */
+  projected(x: Matrix, parts: FrozenLinear[]): Var<tf.Tensor3D> | null {
+    return projected(this.tape, x, parts)
+  }
+
+  /** One bottleneck adapter with all that it joins, [N,H]; see fused.ts. */
+  bottleneck(parts: Bottleneck): Matrix {
+    return bottleneck(this.tape, parts)
   }
 
   /** a [...,M,K] · b [...,K,N] -> [...,M,N], leading dimensions equal; see kernels/matmul.ts for the transposes. */
@@ -126,23 +184,24 @@ export class Ops {
     const y = layerNorm(x.tensor, weight.tensor, bias.tensor, eps)
     return this.tape.record(y, [x, weight, bias], [x], (dy) => {
       const own = weight.trained || bias.trained ? layerNormBackwardWeight(dy, x.tensor, eps) : null
-      const dx = x.trained ? layerNormBackward(dy, x.tensor, weight.tensor, eps) : null
+      const dx = x.trained ? layerNormBackward(dy, x.tensor, weight.tensor, eps, this.tape.take(x)) : null
       return [dx, own?.weight ?? null, own?.bias ?? null]
     })
   }
 
   /** Dropout with a mask of its own, which the way down draws again; the value itself in evaluation. */
   dropout<T extends tf.Tensor>(x: Var<T>, rate: number): Var<T> {
-    const drop = this.#dropper<T>(rate)
-    return drop ? this.tape.record(drop(x.tensor), [x], [], (dy) => [drop(dy)]) : x
+    const drop = this.#drop(rate)
+    return drop ? this.tape.record(dropout(x.tensor, drop), [x], [], (dy) => [dropout(dy, drop)]) : x
   }
 
-  /** One dropout site: the same mask on every call, or null when nothing is dropped. */
-  #dropper<T extends tf.Tensor>(rate: number): ((x: T) => T) | null {
+  /** One dropout site: the same mask on the way up and down, or null when nothing is dropped. */
+  #drop(rate: number): Drop | null {
+    if (rate <= 0) return null
     const site = this.#sites++
-    if (!this.noise || rate <= 0) return null
+    if (!this.noise) return null
     const { seed, call } = this.noise
-    return (x) => dropout(x, rate, seed, Math.imul(call, sitesPerCall) + site)
+    return { rate, seed, offset: Math.imul(call, sitesPerCall) + site }
   }
 
   /** x [B·S,N·D] -> [B,N,S,D] */
@@ -157,28 +216,28 @@ export class Ops {
   }
 
   /**
-   * softmax(q·kᵀ·scale)·v over the keys that the mask keeps, with dropout on the probabilities.
-   * q [B,N,S,D], k and v [B,N,T,D], attention_mask int32 [B,T] or, where rows see different keys, [B·S,T] -> [B,N,S,D]
+   * softmax(q·kᵀ·scale)·v over the keys that the mask keeps, with dropout on the probabilities. q [B·S,H]; k and v [B·T,H]
+   * or heads [B,N,T,D]; attention_mask int32 [B,T] or, where rows see different keys, [B·S,T] -> [B·S,H]
    */
-  attention(q: Heads, k: Heads, v: Heads, attention_mask: Mask, scale: number, rate: number): Heads {
-    const drop = this.#dropper<tf.Tensor4D>(rate) ?? ((x: tf.Tensor4D) => x)
-    const { p, o } = tf.tidy(() => {
-      const p = maskedSoftmax(matmul(q.tensor, k.tensor, false, true), attention_mask, scale) // [B,N,S,T]
-      return { p, o: matmul(drop(p), v.tensor) }
-    })
-    const kept = new Var(p, false, false)
-    const result = this.tape.record(o, [q, k, v], [q, k, v, kept], (dy) => {
-      const dV = v.trained ? matmul(drop(p), dy, true, false) : null
-      if (!q.trained && !k.trained) return [null, null, dV]
-      const dScores = softmaxBackward(drop(matmul(dy, v.tensor, false, true)), p, scale)
-      return [
-        q.trained ? matmul(dScores, k.tensor) : null,
-        k.trained ? matmul(dScores, q.tensor, true, false) : null,
-        dV,
-      ]
-    })
-    this.tape.release(kept)
-    return result
+  attention<K extends Matrix | Heads>(
+    q: Matrix,
+    k: K,
+    v: K,
+    attention_mask: Mask,
+    sizes: AttentionSizes,
+    rate: number,
+  ): Matrix {
+    return attended(this.tape, q, k, v, attention_mask, sizes, this.#drop(rate))
+  }
+
+  /** The same for the projections [3,B·S,H] of `projected`. */
+  selfAttention(
+    qkv: Var<tf.Tensor3D>,
+    attention_mask: Mask,
+    sizes: AttentionSizes,
+    rate: number,
+  ): Matrix {
+    return selfAttended(this.tape, qkv, attention_mask, sizes, this.#drop(rate))
   }
 
   /** attention_mask [R,T] -> [R,count+T]: `count` columns in front that every row sees (1) or none does (0). */
@@ -211,10 +270,10 @@ export class Ops {
 
   /** softmax over the last of two axes: x [N,M] -> [N,M] */
   softmax(x: Matrix): Matrix {
-    const y = tf.softmax(x.tensor)
-    return this.tape.record(y, [x], ['output'], (dy) => [
-      tf.mul(y, tf.sub(dy, tf.sum(tf.mul(y, dy), -1, true))),
+    const p: Matrix = this.tape.record(tf.softmax(x.tensor), [x], ['output'], (dy) => [
+      tf.mul(p.tensor, tf.sub(dy, tf.sum(tf.mul(p.tensor, dy), -1, true))),
     ])
+    return p
   }
 
   /** Values side by side along an axis. */
@@ -277,6 +336,28 @@ export class Ops {
     })
   }
 
+  /** LayerNorm(word + type 0 + position) of frozen tables: ids int32 [N] -> [N,H]. */
+  embeddingNorm(
+    words: Matrix[],
+    ids: tf.Tensor1D,
+    { positions, position_ids, types, norm }: {
+      positions: Matrix
+      position_ids: tf.Tensor1D
+      types: Matrix
+      norm: FrozenNorm
+    },
+  ): Matrix {
+    const around = { positions: positions.tensor, position_ids, types: types.tensor, norm: frozenNorm(norm) }
+    const blocks = words.map(({ tensor }) => tensor)
+    return new Var(embeddingNorm(blocks, ids, around), false, false)
+  }
+
+  /** x [B·S,H] -> [B,H]: row 0 of each text. */
+  firstToken(x: Matrix, B: number): Matrix {
+    const S = x.shape[0] / B
+    return this.tape.record(firstToken(x.tensor, B), [x], [], (dy) => [firstTokenBackward(dy, S)])
+  }
+
   reshape<T extends tf.Tensor>(x: Var, shape: number[]): Var<T> {
     return this.tape.record(tf.reshape(x.tensor, shape) as T, [x], [], (dy) => [tf.reshape(dy, x.shape)])
   }
@@ -290,6 +371,11 @@ export class Ops {
   /** Whole parts, cut towards zero as `int()` does; no gradient goes through. */
   whole<T extends tf.Tensor>({ tensor }: Var<T>): Var<T> {
     return new Var(tf.cast(tf.cast(tensor, 'int32'), 'float32') as T, false, false)
+  }
+
+  /** A frozen matrix in full precision, whatever it is held in. */
+  inFull(weight: Matrix): Matrix {
+    return weight.tensor.dtype === 'int32' ? new Var(halfToFloat<tf.Tensor2D>(weight.tensor), false, false) : weight
   }
 
   /** The same values, through which no gradient goes. */

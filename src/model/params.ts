@@ -6,6 +6,9 @@ import * as tf from '@tensorflow/tfjs-core'
 import type { ModelSetup, RobertaConfig, TensorMap } from '../config.ts'
 import { namesIn } from '../methods/composition.ts'
 import { architectureLabel } from '../methods/registry.ts'
+import { copyInto } from '../kernels/copy.ts'
+import { onGpu } from '../kernels/program.ts'
+import { aligned, viewOf } from '../kernels/views.ts'
 
 /** Where one tensor lies in the flat vector. */
 export interface Slot {
@@ -15,7 +18,10 @@ export interface Slot {
   size: number
 }
 
-/** The order of trained tensors in the flat vector; elements before `decayed` get weight decay. */
+/**
+ * The order of trained tensors in the flat vector; elements before `decayed` get weight decay. Each tensor starts where
+ * a view may (kernels/views.ts); the few elements between two are zero and stay so.
+ */
 export interface Layout {
   slots: Slot[]
   size: number
@@ -60,7 +66,7 @@ export function layOut(shapes: Iterable<[key: string, shape: number[]]>): Layout
   for (const [key, shape] of ordered) {
     const size = shape.reduce((a, b) => a * b, 1)
     layout.slots.push({ key, shape, offset: layout.size, size })
-    layout.size += size
+    layout.size = aligned(layout.size + size)
     if (isDecayed(key)) layout.decayed = layout.size
   }
   return layout
@@ -89,14 +95,31 @@ export function unflatten(layout: Layout, flat: Float32Array): TensorMap {
   )
 }
 
-/** Tensors of each slot, copied out of `flat` [n]; the caller disposes them. */
+/** The vector without the elements between tensors, as checkpoints keep it. */
+export function compact({ slots }: Layout, flat: Float32Array): Float32Array {
+  const packed = new Float32Array(slots.reduce((total, { size }) => total + size, 0))
+  let at = 0
+  for (const { offset, size } of slots) {
+    packed.set(flat.subarray(offset, offset + size), at)
+    at += size
+  }
+  return packed
+}
+
+/** The inverse of `compact`. */
+export function spread({ slots, size: total }: Layout, packed: Float32Array): Float32Array {
+  const flat = new Float32Array(total)
+  let at = 0
+  for (const { offset, size } of slots) {
+    flat.set(packed.subarray(at, at + size), offset)
+    at += size
+  }
+  return flat
+}
+
+/** Tensors of each slot as views of `flat` [n]; the caller disposes them. */
 export function viewsOf(layout: Layout, flat: tf.Tensor1D): Views {
-  return new Map(
-    layout.slots.map(({ key, shape, offset, size }) => [
-      key,
-      tf.tidy(() => tf.reshape(tf.slice(flat, [offset], [size]), shape)),
-    ]),
-  )
+  return new Map(layout.slots.map(({ key, shape, offset }) => [key, viewOf(flat, offset, shape)]))
 }
 
 const inLayer =
@@ -115,20 +138,45 @@ export function isPassedBy(key: string, skip_layers: number[]): boolean {
 }
 
 /**
- * Gradients by key -> one vector [n] in the layout's order. Throws when a trained tensor got none, unless its layer is
- * passed by in this step: then it is zero.
+ * Where gradients are written as they come: a vector [n] of zeros and views of it. null on wasm and cpu, where a vector
+ * is put together afterwards.
  */
-export function gather(layout: Layout, grads: Views, skip_layers: number[]): tf.Tensor1D {
-  return tf.tidy(() =>
-    tf.concat1d(
-      layout.slots.map(({ key, size }) => {
-        const grad = grads.get(key)
-        if (grad) return tf.reshape(grad, [-1]) as tf.Tensor1D
-        if (isPassedBy(key, skip_layers)) return tf.zeros<tf.Rank.R1>([size])
-        throw new Error(`No gradient reached ${key}: the adapter is not in the path of the prediction.`)
-      }),
-    ),
-  )
+export function gradientSlots(layout: Layout): { flat: tf.Tensor1D; views: Views } | null {
+  if (!onGpu()) return null
+  const flat = tf.fill<tf.Rank.R1>([layout.size], 0)
+  return { flat, views: viewsOf(layout, flat) }
+}
+
+/**
+ * Gradients by key -> one vector [n] in the layout's order: `slots` itself, where they were given, with what lies
+ * elsewhere copied in. Throws when a trained tensor got none, unless its layer is passed by in this step: then it is
+ * zero.
+ */
+export function gather(
+  layout: Layout,
+  grads: Views,
+  skip_layers: number[],
+  slots: { flat: tf.Tensor1D; views: Views } | null,
+): tf.Tensor1D {
+  for (const { key } of layout.slots)
+    if (!grads.has(key) && !isPassedBy(key, skip_layers))
+      throw new Error(`No gradient reached ${key}: the adapter is not in the path of the prediction.`)
+  if (!slots) return flatOf(layout, grads)
+  for (const [key, grad] of grads) copyInto(slots.views.get(key)!, grad)
+  return slots.flat
+}
+
+/** Values by key -> one vector [n] in the layout's order; zero where there are none. */
+export function flatOf({ slots, size: total }: Layout, grads: Views): tf.Tensor1D {
+  return tf.tidy(() => {
+    const parts = slots.flatMap(({ key, offset, size }, i) => {
+      const grad = grads.get(key)
+      const own = grad ? (tf.reshape(grad, [-1]) as tf.Tensor1D) : tf.zeros<tf.Rank.R1>([size])
+      const gap = (slots[i + 1]?.offset ?? total) - offset - size
+      return gap > 0 ? [own, tf.zeros<tf.Rank.R1>([gap])] : [own]
+    })
+    return tf.concat1d(parts)
+  })
 }
 
 /** Parameters of `RobertaModel` with its pooler and no head: what the library calls the full model. */

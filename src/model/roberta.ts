@@ -96,13 +96,24 @@ export function assemble(
 
 /** Sum of word, position and type embeddings, normalised: [N,H] for N = B·S tokens. */
 export function embed(ops: Ops, config: RobertaConfig, { embeddings }: Weights, batch: Batch): Matrix {
-  const pad = config.pad_token_id
-  const words = ops.embedding(embeddings.word_embeddings.weight, batch.input_ids, pad) // [N,H]
-  const positions = ops.embedding([embeddings.position_embeddings.weight], batch.position_ids, pad) // [N,H]
-  const type = ops.slice(embeddings.token_type_embeddings.weight, 0, 0, 1) // [1,H]
-  const sum = ops.add(ops.addBroadcast(words, type), positions)
-  const { weight, bias, eps } = embeddings.LayerNorm
-  return ops.dropout(ops.layerNorm(sum, weight, bias, eps), config.hidden_dropout_prob)
+  return ops.dropout(normedEmbeddings(ops, config, embeddings, batch), config.hidden_dropout_prob)
+}
+
+function normedEmbeddings(
+  ops: Ops,
+  { pad_token_id: pad }: RobertaConfig,
+  embeddings: Weights['embeddings'],
+  { input_ids, position_ids }: Batch,
+): Matrix {
+  const { word_embeddings, position_embeddings, token_type_embeddings, LayerNorm } = embeddings
+  const { weight, bias, eps } = LayerNorm
+  const [words, positions, types] = [word_embeddings.weight, position_embeddings.weight, token_type_embeddings.weight]
+  if (![...words, positions, types, weight, bias].some(({ trained }) => trained))
+    return ops.embeddingNorm(words, input_ids, { positions, position_ids, types, norm: LayerNorm })
+  const word = ops.embedding(words, input_ids, pad) // [N,H]
+  const position = ops.embedding([positions], position_ids, pad) // [N,H]
+  const type = ops.slice(types, 0, 0, 1) // [1,H]
+  return ops.layerNorm(ops.add(ops.addBroadcast(word, type), position), weight, bias, eps)
 }
 
 /** Frees every weight. */

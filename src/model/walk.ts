@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs-core'
 import type { AdapterConfig, FusionConfig, ModelSetup, RobertaConfig } from '../config.ts'
 import { namesIn, replicas } from '../methods/composition.ts'
-import type { Method, Walk } from '../methods/method.ts'
+import type { LinearSite, Method, Walk } from '../methods/method.ts'
 import { childConfigs, methodOf } from '../methods/registry.ts'
 import type { Batch } from './batch.ts'
 import { Ops, type Mask, type Matrix } from './ops.ts'
@@ -16,6 +16,16 @@ export interface Noise {
   /** The base model drops too; otherwise only head and adapters do. */
   base: boolean
 }
+
+/** What a training pass gives for memory. */
+export interface Saving {
+  /** Each layer's activations are made again on the way down: a third more work. */
+  recompute: boolean
+  /** Activations wait for the way down in half precision: about three digits of each gradient. */
+  halves: boolean
+}
+
+export const keepsAll: Saving = { recompute: false, halves: false }
 
 type Place = Extract<
   keyof Method,
@@ -48,8 +58,9 @@ export class ModelWalk implements Walk {
     learns: boolean,
     /** An adapter that is passed by, to see what it does; null: none. */
     readonly without: string | null = null,
+    readonly saving: Saving = keepsAll,
   ) {
-    this.tape = new Tape(learns)
+    this.tape = new Tape({ records: learns, halves: saving.halves })
     this.ops = new Ops(this.tape, noise)
     this.base = noise && !noise.base ? quiet(config) : config
     const { active, adapters } = model.setup
@@ -78,6 +89,11 @@ export class ModelWalk implements Walk {
   place<P extends Place>(place: P): Method[P] | undefined {
     if (this.setup === null) return undefined
     return this.#methods.find((method) => method[place] !== undefined)?.[place]
+  }
+
+  /** Whether an active method does anything to a linear layer of the present layer. */
+  changes(site: LinearSite): boolean {
+    return this.setup !== null && this.#methods.some((method) => method.changes?.(this, site) ?? false)
   }
 
   config<C extends AdapterConfig>(
@@ -115,7 +131,7 @@ export class ModelWalk implements Walk {
   }
 
   once<T extends Var>(key: string, make: () => T): T {
-    const made = this.#once.get(key) ?? make()
+    const made = this.#once.get(key) ?? this.tape.apart(make)
     if (!this.#once.has(key)) {
       this.#once.set(key, made)
       tf.keep(made.tensor)

@@ -2,8 +2,9 @@
 import * as tf from '@tensorflow/tfjs-core'
 import { evalBatches, type Encoded } from '../data/batches.ts'
 import { judgedBatches } from '../data/masking.ts'
-import { uploadBatch } from '../model/batch.ts'
+import { uploadBatch, type HostBatch } from '../model/batch.ts'
 import { maskedScores, predict, type Model } from '../model/model.ts'
+import { withFeatures, type FeatureCache } from './featureCache.ts'
 import { metricsOf, type Metrics } from './metrics.ts'
 import { metricsOfHiddenWords, metricsOfLabels, metricsOfNumbers } from './metricsOfTargets.ts'
 
@@ -11,15 +12,21 @@ import { metricsOfHiddenWords, metricsOfLabels, metricsOfNumbers } from './metri
 const batchesPerRead = 8
 
 /** The first active head's logits of every row of `encoded` in evaluation mode, in the rows' own order: [rows][C]. */
-export async function logitsOf(model: Model, encoded: Encoded, batchSize: number): Promise<Float32Array[]> {
-  return (await logitsOfHeads(model, encoded, batchSize))[0] ?? []
+export async function logitsOf(
+  model: Model,
+  encoded: Encoded,
+  batchSize: number,
+  features: FeatureCache | null = null,
+): Promise<Float32Array[]> {
+  return (await logitsOfHeads(model, encoded, batchSize, features))[0] ?? []
 }
 
-/** The same for every active head: [heads][rows][C]. */
+/** The same for every active head: [heads][rows][C]. `features`: what the run has kept of the rows, and keeps. */
 export async function logitsOfHeads(
   model: Model,
   encoded: Encoded,
   batchSize: number,
+  features: FeatureCache | null = null,
 ): Promise<Float32Array[][]> {
   const { config } = model.roberta
   const batches = evalBatches(encoded, batchSize, config.pad_token_id)
@@ -27,18 +34,7 @@ export async function logitsOfHeads(
   for (let start = 0; start < batches.length; start += batchesPerRead) {
     const group = batches.slice(start, start + batchesPerRead)
     const indices = group.flatMap((batch) => [...batch.indices])
-    const all = tf.tidy(() => {
-      const outputs = group.map((host) => {
-        const { logits, others } = predict(model, uploadBatch(config, host))
-        return [logits, ...others]
-      })
-      return heads.map((_, h) =>
-        tf.concat2d(
-          outputs.map((output) => output[h]!),
-          0,
-        ),
-      )
-    })
+    const all = await logitsOfGroup(model, group, features)
     for (const [h, logits] of all.entries()) {
       const values = (await logits.data()) as Float32Array
       const C = logits.shape[1]
@@ -49,14 +45,39 @@ export async function logitsOfHeads(
   return heads
 }
 
+/** Logits of every active head for the rows of some batches, one under another: [rows,C] each, the caller's. */
+async function logitsOfGroup(
+  model: Model,
+  group: HostBatch[],
+  features: FeatureCache | null,
+): Promise<tf.Tensor2D[]> {
+  const { config } = model.roberta
+  const outputs: tf.Tensor2D[][] = []
+  try {
+    for (const host of group)
+      outputs.push(
+        await withFeatures(features, [host], ([begun]) =>
+          tf.tidy(() => {
+            const { logits, others } = predict(model, uploadBatch(config, begun!))
+            return [logits, ...others]
+          }),
+        ),
+      )
+    return model.setup.active_heads.map((_, h) => tf.concat2d(outputs.map((output) => output[h]!), 0)) // prettier-ignore
+  } finally {
+    tf.dispose(outputs)
+  }
+}
+
 /** Metrics of a split (its loss without label smoothing), and what its rows were answered: shares, or numbers. */
 export async function evaluate(
   model: Model,
   encoded: Encoded,
   batchSize: number,
+  features: FeatureCache | null = null,
 ): Promise<{ metrics: Metrics; rows: Float32Array[] }> {
   if (encoded.masking) return { metrics: await evaluateHiddenWords(model, encoded, batchSize), rows: [] }
-  const logits = await logitsOf(model, encoded, batchSize)
+  const logits = await logitsOf(model, encoded, batchSize, features)
   const { targets, labels } = encoded
   const flat = () => Float32Array.from(logits.flatMap((row) => [...row]))
   if (targets?.kind === 'regression')

@@ -17,6 +17,8 @@ export interface StepReading {
   tokens_per_second: number
   /** Time of one step, pauses and evaluations left out. */
   seconds_per_step: number
+  /** Tokens that are text, of all positions computed in the step's epoch; the rest is padding. */
+  padding_efficiency: number
 }
 
 /** A step whose numbers are still on the device; `rows` and `tokens` count real ones. */
@@ -26,6 +28,7 @@ export interface PendingStep {
   learning_rate: number
   rows: number
   tokens: number
+  padding_efficiency: number
   loss: tf.Scalar
   grad_norm: tf.Scalar
 }
@@ -102,13 +105,14 @@ export class Readings {
     })
     while (total(this.#groups.slice(1).map((group) => group.steps)) >= 3 * this.every) this.#groups.shift()
     const speed = speedOf(this.#groups)
-    return steps.map(({ step, epoch, learning_rate }, i) => ({
+    return steps.map(({ step, epoch, learning_rate, padding_efficiency }, i) => ({
       type: 'step',
       step,
       epoch,
       loss: values[2 * i]!,
       learning_rate,
       grad_norm: values[2 * i + 1]!,
+      padding_efficiency,
       ...speed,
     }))
   }

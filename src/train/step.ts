@@ -3,11 +3,11 @@ import * as tf from '@tensorflow/tfjs-core'
 import type { TrainingArguments } from '../trainingArguments.ts'
 import { adamw, type AdamWState } from '../kernels/adamw.ts'
 import { addScaled, scale } from '../kernels/addScaled.ts'
-import { clipByGlobalNorm, globalNorm } from '../kernels/clip.ts'
+import { l2Norm } from '../kernels/sum.ts'
 import { uploadBatch, type HostBatch } from '../model/batch.ts'
 import { lossAndGradient, setParams, type Model } from '../model/model.ts'
-import type { Noise } from '../model/walk.ts'
-import { adamwByLayer, type Missed } from './adamwByLayer.ts'
+import type { Noise, Saving } from '../model/walk.ts'
+import { stretchesOf, type Missed } from './adamwByLayer.ts'
 import { withFusionPull } from './fusionPull.ts'
 
 /** Loss and gradient norm (before clipping) stay on the device until someone reads them; the caller disposes them. */
@@ -17,9 +17,20 @@ export interface StepResult {
   grad_norm: tf.Scalar
 }
 
+/** How the passes of a run save memory. */
+export function savingOf({ gradient_checkpointing, half_precision_activations }: TrainingArguments): Saving {
+  return { recompute: gradient_checkpointing, halves: half_precision_activations }
+}
+
+interface Gradient {
+  loss: tf.Scalar
+  gradient: tf.Tensor1D
+}
+
 /**
- * Moves the model by the mean gradient of `batches`. `call` numbers the forward passes of the run, for dropout; null:
- * no dropout at all. `missed`: steps that layers passed by so far, where AdapterDrop draws them. Consumes `state`.
+ * Moves the model by the mean gradient of `batches`, of which parts count by their share. `call` numbers the forward
+ * passes of the run, for dropout; null: no dropout at all. `missed`: steps that layers passed by so far, where
+ * AdapterDrop draws them. Consumes `state`; on a GPU its tensors, which the model sees, are written in place.
  */
 export function optimiserStep(
   model: Model,
@@ -30,11 +41,10 @@ export function optimiserStep(
   call: number | null,
   missed: Missed | null = null,
 ): StepResult {
-  const { loss, g, norm } = tf.tidy(() => {
+  const { loss, gradient, norm } = tf.tidy(() => {
     const { loss, gradient: own } = meanGradient(model, batches, args, call)
     const gradient = state.step > 0 ? withFusionPull(model, own) : own
-    if (args.max_grad_norm <= 0) return { loss, g: gradient, norm: globalNorm(gradient) }
-    return { loss, ...clipByGlobalNorm(gradient, args.max_grad_norm) }
+    return { loss, gradient, norm: l2Norm(gradient) }
   })
   const { layout, setup } = model
   const rates = {
@@ -43,33 +53,50 @@ export function optimiserStep(
     beta2: args.adam_beta2,
     eps: args.adam_epsilon,
     weight_decay: args.weight_decay,
+    decayed: layout.decayed,
   }
-  const next = missed
-    ? adamwByLayer(state, g, layout, rates, setup.skip_layers, missed)
-    : adamw(state, g, { ...rates, decayed: layout.decayed })
-  g.dispose()
+  const clip = args.max_grad_norm > 0 ? { norm, max_norm: args.max_grad_norm } : null
+  const stretches = missed ? stretchesOf(layout, state.step, setup.skip_layers, missed) : undefined
+  const next = adamw(state, gradient, rates, clip, stretches)
+  gradient.dispose()
   setParams(model, next.p)
   return { state: next, loss, grad_norm: norm }
 }
 
-/** Loss and gradient [n] of the micro-batches' mean, within the caller's tidy. */
+/**
+ * Loss and gradient [n] of the micro-batches' mean, within the caller's tidy. The shares of a micro-batch's parts add up
+ * to 1, so that all together count the micro-batches. No more than two gradients stand at once.
+ */
 function meanGradient(
   model: Model,
   batches: HostBatch[],
   args: TrainingArguments,
   call: number | null,
-): { loss: tf.Scalar; gradient: tf.Tensor1D } {
-  const part = 1 / batches.length
-  return batches
-    .map((host, i) => {
-      const batch = uploadBatch(model.roberta.config, host)
-      const noise: Noise | null =
-        call === null ? null : { seed: args.seed, call: call + i, base: args.base_dropout }
-      const { loss, gradient } = lossAndGradient(model, batch, noise, args.label_smoothing_factor)
-      return { loss: scale(loss, part), gradient: scale(gradient, part) }
-    })
-    .reduce((sum, one) => ({
-      loss: addScaled(sum.loss, one.loss, 1),
-      gradient: addScaled(sum.gradient, one.gradient, 1),
-    }))
+): Gradient {
+  const whole = batches.reduce((sum, { share = 1 }) => sum + share, 0)
+  return batches.reduce<Gradient | null>(
+    (sum, host, i) =>
+      tf.tidy(() => {
+        const batch = uploadBatch(model.roberta.config, host)
+        const noise: Noise | null =
+          call === null ? null : { seed: args.seed, call: call + i, base: args.base_dropout }
+        const { label_smoothing_factor } = args
+        const { loss, gradient } = lossAndGradient(
+          model,
+          batch,
+          noise,
+          label_smoothing_factor,
+          savingOf(args),
+        )
+        const part = (host.share ?? 1) / whole
+        if (!sum) return { loss: scale(loss, part), gradient: scale(gradient, part) }
+        const added = {
+          loss: addScaled(sum.loss, loss, part),
+          gradient: addScaled(sum.gradient, gradient, part),
+        }
+        tf.dispose([sum.loss, sum.gradient])
+        return added
+      }),
+    null,
+  )!
 }

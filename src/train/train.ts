@@ -5,21 +5,28 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import type { AdapterDrop, TensorMap } from '../config.ts'
-import type { TrainingArguments } from '../trainingArguments.ts'
-import type { Batch, Encoded } from '../data/batches.ts'
+import { rowsAtOnce, type TrainingArguments } from '../trainingArguments.ts'
+import { paddingEfficiency, type Batch, type Encoded } from '../data/batches.ts'
 import { epochBatches } from '../data/masking.ts'
+import { inParts } from '../data/parts.ts'
 import { togetherSteps } from '../data/tasks.ts'
 import { adamwState, type AdamWState } from '../kernels/adamw.ts'
+import { copyInto } from '../kernels/copy.ts'
+import { whereOf } from '../kernels/views.ts'
 import { skippedLayers } from '../methods/adapterDrop.ts'
+import { cuttable } from '../methods/padding.ts'
 import { setParams, type Model } from '../model/model.ts'
+import { compact, gather, spread, type Layout } from '../model/params.ts'
 import { Best, readVector } from './best.ts'
 import { evaluate } from './evaluate.ts'
+import { FeatureCache, withFeatures } from './featureCache.ts'
 import type { Metrics } from './metrics.ts'
 import { missing, type Missed } from './adamwByLayer.ts'
 import { startInPath, updateInPath, type InPath } from './inPath.ts'
+import { memoryAlone, type RowRoom } from './keptRows.ts'
 import { Readings, type StepReading } from './readings.ts'
 import { learningRate, plan } from './schedule.ts'
-import { optimiserStep } from './step.ts'
+import { optimiserStep, savingOf } from './step.ts'
 
 export interface TrainData {
   train: Encoded
@@ -38,7 +45,7 @@ export interface Evaluation {
   best: boolean
 }
 
-/** Everything a run needs to go on: `p`, `m`, `v` and `best`, each [n] in the layout's order. */
+/** Everything a run needs to go on: `p`, `m`, `v` and `best`, each the trained tensors in the layout's order. */
 export interface Checkpoint {
   type: 'checkpoint'
   /** It answers a wish; otherwise an evaluation brought it. */
@@ -61,6 +68,8 @@ interface Ending {
   note: string | null
 }
 
+const finished: Ending = { reason: 'finished', note: null }
+
 export interface TrainResult extends Ending {
   step: number
   best_step: number
@@ -68,7 +77,8 @@ export interface TrainResult extends Ending {
 
 /**
  * Trains `model` in place and leaves the best weights in it (the last ones when nothing chooses). `resume` is an
- * earlier checkpoint of the same run. Frees all it made when it ends or is abandoned, but not the model.
+ * earlier checkpoint of the same run. `room` is where features may be kept from epoch to epoch; null: nowhere. Frees all
+ * it made when it ends or is abandoned, but not the model.
  */
 export async function* train(
   model: Model,
@@ -76,6 +86,7 @@ export async function* train(
   args: TrainingArguments,
   resume: Omit<Checkpoint, 'type' | 'asked'> | null = null,
   drop: AdapterDrop | null = null,
+  room: RowRoom | null = memoryAlone,
 ): AsyncGenerator<TrainEvent, TrainResult, Wish> {
   const schedule = plan(args, longest(data))
   const { stepsPerEpoch, total } = schedule
@@ -84,24 +95,27 @@ export async function* train(
   const start = await begin(model, args, resume)
   const { best } = start
   let { state } = start
+  const features = room && FeatureCache.of(model, args, drop?.mode === 'random', room)
   let ending = best.exhausted ? earlyStop(args, best, state.step) : null
   let paths: InPath[] | null = null
 
   try {
-    for (const { batches, epoch } of stepsFrom(data, args, model, schedule, state.step)) {
+    for (const { batches, ...facts } of stepsFrom(data, args, model, schedule, state.step)) {
       if (ending) break
-      if (!paths) yield* (paths = await startInPath(model, batches[0]!))
+      if (!paths) yield* (paths = await startInPath(model, batches[0]!, savingOf(args)))
       readings.startWatch()
       const learning_rate = learningRate(args, schedule, state.step)
-      const call = state.step * args.gradient_accumulation_steps
-      const { state: next, ...scalars } = atDepth(model, drop, args.seed, state.step, (missed) =>
-        optimiserStep(model, state, batches, args, learning_rate, call, missed),
+      const call = state.step * passesPerStep(data, args)
+      const { state: next, ...scalars } = await withFeatures(features, batches, (begun) =>
+        atDepth(model, drop, args.seed, state.step, (missed) =>
+          optimiserStep(model, state, begun, args, learning_rate, call, missed),
+        ),
       )
       state = next
       const { step } = state
       const last = step === total
       const evaluateNow = evaluates && (last || isDue(args, step, stepsPerEpoch))
-      const due = await readings.add({ step, epoch, learning_rate, ...scalars, ...count(batches) })
+      const due = await readings.add({ step, ...facts, learning_rate, ...scalars, ...count(batches) })
       if (last || evaluateNow) due.push(...(await readings.drain()))
       yield* due
       ending = divergence(due, best)
@@ -109,26 +123,36 @@ export async function* train(
       readings.stopWatch()
 
       if (evaluateNow) {
-        yield* evaluation(model, data.validation, args, { state, best, epoch })
-        yield* await updateInPath(model, batches[0]!, paths)
-        yield await checkpoint(state, best, false)
+        const now = { state, best, epoch: facts.epoch, features, paths }
+        yield* evaluation(model, data.validation, batches[0]!, args, now)
         if (best.exhausted) ending = earlyStop(args, best, step)
       }
-      const wish = yield* tick(state, best, readings, total)
+      const wish = yield* tick(model.layout, state, best, readings, total)
       if (wish === 'stop')
         ending = { reason: 'stopped', note: `Stopped by hand after step ${step} of ${total}.` }
-      if (ending) break
     }
     const rest = await readings.drain()
     yield* rest
-    ending = divergence(rest, best) ?? ending ?? { reason: 'finished', note: null }
-    const keepBest = ending.reason === 'diverged' || (args.load_best_model_at_end && best.value !== null)
-    if (keepBest) restore(model, best.flat)
-    return { ...ending, step: state.step, best_step: keepBest ? best.step : state.step }
+    return leave(model, args, state, best, divergence(rest, best) ?? ending ?? finished)
   } finally {
     readings.dispose()
     tf.dispose([state.p, state.m, state.v])
+    await features?.close()
   }
+}
+
+/** Leaves the best weights in the model, or the last ones when nothing chooses. */
+function leave(
+  model: Model,
+  args: TrainingArguments,
+  { p, step }: AdamWState,
+  best: Best,
+  ending: Ending,
+): TrainResult {
+  const keepBest = ending.reason === 'diverged' || (args.load_best_model_at_end && best.value !== null)
+  if (keepBest) restore(model, best.flat)
+  else settle(model, p)
+  return { ...ending, step, best_step: keepBest ? best.step : step }
 }
 
 /** Rows of the longest of the tasks, which says how long an epoch is. */
@@ -136,8 +160,19 @@ function longest({ train, beside = [] }: TrainData): number {
   return Math.max(train.labels.length, ...beside.map((task) => task.train.labels.length))
 }
 
+/** Forward passes that one step may take: each has dropout of its own. */
+function passesPerStep({ beside = [] }: TrainData, args: TrainingArguments): number {
+  const rows = Math.min(
+    args.per_device_train_batch_size,
+    rowsAtOnce(args.max_tokens_per_batch, args.max_length),
+  )
+  const parts = Math.ceil(args.per_device_train_batch_size / rows)
+  return args.gradient_accumulation_steps * parts * (1 + beside.length)
+}
+
 /** Ends an optimiser step and answers wishes for checkpoints until there are no more; returns the last wish. */
 async function* tick(
+  layout: Layout,
   state: AdamWState,
   best: Best,
   readings: Readings,
@@ -146,21 +181,32 @@ async function* tick(
   let wish = yield { type: 'tick', step: state.step, total }
   while (wish === 'checkpoint') {
     yield* await readings.drain()
-    wish = yield await checkpoint(state, best, true)
+    wish = yield await checkpoint(layout, state, best, true)
   }
   return wish
 }
 
-/** Judges the present weights and keeps them when they are the best so far. */
+interface Now {
+  state: AdamWState
+  best: Best
+  epoch: number
+  features: FeatureCache | null
+  paths: InPath[]
+}
+
+/** Judges the present weights and keeps them when they are the best so far; then says what is in the path of `batch`. */
 async function* evaluation(
   model: Model,
   validation: Encoded,
+  batch: Batch,
   args: TrainingArguments,
-  { state, best, epoch }: { state: AdamWState; best: Best; epoch: number },
-): AsyncGenerator<Evaluation, void> {
-  const { metrics } = await evaluate(model, validation, args.per_device_eval_batch_size)
+  { state, best, epoch, features, paths }: Now,
+): AsyncGenerator<Evaluation | InPath | Checkpoint, void> {
+  const { metrics } = await evaluate(model, validation, args.per_device_eval_batch_size, features)
   const { step, p } = state
   yield { type: 'evaluation', step, epoch, metrics, best: await best.offer(metrics, p, step) }
+  yield* await updateInPath(model, batch, paths)
+  yield await checkpoint(model.layout, state, best, false)
 }
 
 /** Does a step's work with the layers passed by that AdapterDrop draws for it, and what they have missed before. */
@@ -189,16 +235,30 @@ function* stepsFrom(
   model: Model,
   { stepsPerEpoch, total }: { stepsPerEpoch: number; total: number },
   from: number,
-): Generator<{ batches: Batch[]; epoch: number }> {
-  for (let step = from, steps: Batch[][] = []; step < total; step++) {
+): Generator<{ batches: Batch[]; epoch: number; padding_efficiency: number }> {
+  let steps: Batch[][] = []
+  let padding_efficiency = 1
+  for (let step = from; step < total; step++) {
     const within = step % stepsPerEpoch
-    if (within === 0 || step === from) steps = epochSteps(data, args, model, Math.floor(step / stepsPerEpoch))
-    yield { batches: steps[within]!, epoch: (step + 1) / stepsPerEpoch }
+    if (within === 0 || step === from) {
+      steps = epochSteps(data, args, model, Math.floor(step / stepsPerEpoch))
+      padding_efficiency = paddingEfficiency(steps.flat())
+    }
+    yield { batches: steps[within]!, epoch: (step + 1) / stepsPerEpoch, padding_efficiency }
   }
 }
 
+/** One epoch as its optimiser steps, each of micro-batches, and of these the large ones in parts. */
+function epochSteps(data: TrainData, args: TrainingArguments, model: Model, epoch: number): Batch[][] {
+  const cut = cuttable(model.setup)
+  const most = cut === 'never' ? 0 : args.max_tokens_per_batch
+  return microBatches(data, args, model, epoch).map((batches) =>
+    batches.flatMap((batch) => inParts(batch, most, cut === 'same_length')),
+  )
+}
+
 /** One epoch as the micro-batches of its optimiser steps; of several tasks, one of each to a step. */
-function epochSteps(
+function microBatches(
   { train, beside = [] }: TrainData,
   args: TrainingArguments,
   { roberta, setup }: Model,
@@ -230,33 +290,44 @@ async function begin(
   args: TrainingArguments,
   resume: Omit<Checkpoint, 'type' | 'asked'> | null,
 ): Promise<{ state: AdamWState; best: Best }> {
-  if (!resume) {
-    const { layout, current } = model
-    const flatten = ({ key }: { key: string }) => tf.reshape(current.views.get(key)!, [-1]) as tf.Tensor1D
-    const p = tf.tidy(() => tf.concat1d(layout.slots.map(flatten)))
-    return { state: adamwState(p), best: new Best(args, await readVector(p), 0, null, 0) }
+  const { layout } = model
+  const started = (p: tf.Tensor1D, earlier: Omit<AdamWState, 'p'> | null = null) => {
+    const state = adamwState(p, earlier)
+    setParams(model, state.p)
+    return state
   }
+  if (!resume) {
+    const state = started(tf.tidy(() => gather(layout, model.current.views, [], null)))
+    return { state, best: new Best(args, await readVector(state.p), 0, null, 0) }
+  }
+  const size = layout.slots.reduce((sum, slot) => sum + slot.size, 0)
   const vector = (key: string): Float32Array => {
-    const { size } = model.layout
     const data = resume.tensors.get(key)?.data ?? new Float32Array(0)
     if (data.length !== size)
       throw new Error(
         `The checkpoint does not fit this adapter: ${key} has ${data.length} values, expected ${size}.`,
       )
-    return data
+    return spread(layout, data)
   }
-  const [p, m, v] = [tf.tensor1d(vector('p')), tf.tensor1d(vector('m')), tf.tensor1d(vector('v'))]
-  setParams(model, p)
+  const [p, m, v, flat] = [vector('p'), vector('m'), vector('v'), vector('best')]
   const { best, waited } = resume.state
   return {
-    state: { p, m, v, step: resume.step },
-    best: new Best(args, vector('best'), best.step, best.value, waited),
+    state: started(tf.tensor1d(p), { m: tf.tensor1d(m), v: tf.tensor1d(v), step: resume.step }),
+    best: new Best(args, flat, best.step, best.value, waited),
   }
 }
 
-async function checkpoint({ p, m, v, step }: AdamWState, best: Best, asked: boolean): Promise<Checkpoint> {
+async function checkpoint(
+  layout: Layout,
+  { p, m, v, step }: AdamWState,
+  best: Best,
+  asked: boolean,
+): Promise<Checkpoint> {
   const { flat, value, waited } = best
-  const entry = (data: Float32Array) => ({ shape: [data.length], data })
+  const entry = (values: Float32Array) => {
+    const data = compact(layout, values)
+    return { shape: [data.length], data }
+  }
   const tensors: TensorMap = new Map([
     ['p', entry(await readVector(p))],
     ['m', entry(await readVector(m))],
@@ -277,6 +348,15 @@ function restore(model: Model, flat: Float32Array): void {
   const p = tf.tensor1d(flat)
   setParams(model, p)
   p.dispose()
+}
+
+/** Gives the model its present values in memory of their own: where they lay, the optimiser's moments would stay. */
+export function settle(model: Model, p: tf.Tensor1D): void {
+  if (!whereOf(p)) return
+  const own = tf.fill<tf.Rank.R1>(p.shape, 0)
+  copyInto(own, p)
+  setParams(model, own)
+  own.dispose()
 }
 
 function isDue(args: TrainingArguments, step: number, stepsPerEpoch: number): boolean {

@@ -14,6 +14,7 @@ import type {
   DeviceReport,
   Mapping,
   ModelSource,
+  Precision,
   Role,
   RobertaConfig,
   RunEvent,
@@ -23,11 +24,13 @@ import type {
   TablePreview,
   TrainingArguments,
 } from '../protocol.ts'
+import { settingsProblem } from './fields.ts'
 import { standing, type Alert } from './alert.ts'
 import { blockedReason, nameProblem } from './blocked.ts'
 import type { Connect } from './connect.ts'
 import { after, begin, type AboutRun, type EventOf, type Run } from './currentRun.ts'
 import { ownName } from './draft.svelte.ts'
+import { Memory } from './memory.svelte.ts'
 import { Plan, type Made } from './plan.svelte.ts'
 import { headline } from './scores.ts'
 import { knownMethods } from './methods.svelte.ts'
@@ -48,6 +51,8 @@ export interface SessionOptions {
 
 export class Session {
   backend = $state<'webgpu' | 'wasm'>('webgpu')
+  /** How the next model's matrices lie on the GPU. */
+  precision = $state<Precision>('float32')
   device = $state.raw<DeviceReport | null>(null)
   selfTest = $state.raw<SelfTestReport | null>(null)
   download = $state.raw<EventOf<'download'> | null>(null)
@@ -67,6 +72,7 @@ export class Session {
   dataset = $state.raw<DatasetSummary | null>(null)
   plan = new Plan()
   args = $state<TrainingArguments>({ ...trainingDefaults })
+  memory = new Memory()
   summary = $state.raw<SummaryRow[]>([])
   run = $state.raw<Run | null>(null)
   use = new Use((command, expect) => this.ask(command, expect))
@@ -121,7 +127,8 @@ export class Session {
   async openModel(source: ModelSource): Promise<boolean> {
     const [device] = await Promise.all([this.openDevice(), this.plan.load()])
     if (!device) return false
-    const opened = await this.ask({ type: 'openModel', source }, 'model')
+    const { precision } = this
+    const opened = await this.ask({ type: 'openModel', source, precision }, 'model')
     this.download = null
     if (opened) await Promise.all([this.describe(), this.tables.length ? this.mapData() : true])
     return opened
@@ -171,6 +178,18 @@ export class Session {
     if (problems.length > 0) return ((this.summary = []), false)
     const num_labels = this.dataset?.id2label.length ?? 2
     return this.ask({ type: 'describe', num_labels, ...this.#made(ownName) }, 'summary')
+  }
+
+  /** Asks what Train would take of the GPU's memory; nothing is said while something keeps it from being known. */
+  async measure(): Promise<boolean> {
+    if (this.training) return false
+    const config = this.model?.config ?? null
+    const unknown = !config || knownMethods()?.planProblems(this.plan, config).length !== 0
+    if (unknown || settingsProblem(this.args, config) !== null) return ((this.memory.fit = null), false)
+    const num_labels = this.dataset?.id2label.length ?? 2
+    const { available } = this.memory
+    const args = $state.snapshot(this.args)
+    return this.ask({ type: 'measure', num_labels, args, available, ...this.#made(ownName) }, 'memory')
   }
 
   async train(name: string): Promise<boolean> {
@@ -269,11 +288,11 @@ export class Session {
         this.roles = event.roles
         return
       case 'dataset':
-        this.dataset = event.summary
-        return
+        return void (this.dataset = event.summary)
       case 'summary':
-        this.summary = event.rows
-        return
+        return void (this.summary = event.rows)
+      case 'memory':
+        return void (this.memory.fit = event.fit)
       case 'opened':
       case 'assembled':
       case 'prediction':

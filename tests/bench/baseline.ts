@@ -1,22 +1,41 @@
 /** The counts that are kept in baseline.json and compared by tests/bench.test.ts: this engine at a small size. */
-import { presets } from '../../src/methods/registry.ts'
-import { measureEngine, type Cost, type Size } from './measure.ts'
-import { twoLayers } from './sizes.ts'
+import { measureEngine, type Cost, type Measured, type Size } from './measure.ts'
+import { configOf, measured } from './methods.ts'
+import { need } from './need.ts'
+import { robertaBase, twoLayers } from './sizes.ts'
+import { num_labels } from './steps.ts'
+
+/** Counts, and the operations dispatched over those that the work calls for. */
+export type Kept = Omit<Cost, 'flops'> & { flopsRatio: number }
 
 /** By work, as the bench's table names it. */
-export type Baseline = Record<string, Cost>
+export type Baseline = Record<string, Kept>
 
 export const smallSize: Size = { config: twoLayers, B: 4, S: 32 }
+export const fullSize: Size = { config: robertaBase, B: 32, S: 128 }
 
-/** Measures everything that the baseline holds. */
-export async function measureBaseline(): Promise<Baseline> {
-  const baseline: Baseline = {}
-  for (const name of ['seq_bn', 'lora']) {
-    const adapter = presets.find((preset) => preset.name === name)!.config
-    const { forward, step, dropoutStep } = await measureEngine(smallSize, adapter)
-    baseline[`${name} forward`] = forward
-    baseline[`${name} step`] = step
-    baseline[`${name} step, dropout`] = dropoutStep
+/** Measures everything that the baseline holds: all methods at the small size, and seq_bn's step at RoBERTa-base's. */
+export async function measureBaseline(): Promise<Record<string, Measured & Kept>> {
+  const baseline: Record<string, Measured & Kept> = {}
+  const add = async (size: Size, name: (typeof measured)[number], prefix: string) => {
+    const adapter = configOf(name)
+    const { forward, step, dropoutStep } = await measureEngine(size, adapter)
+    const needed = need(size, adapter, num_labels)
+    const whole = needed.forward + needed.backward
+    baseline[`${prefix}${name} forward`] = withRatio(forward, needed.forward)
+    baseline[`${prefix}${name} step`] = withRatio(step, whole)
+    baseline[`${prefix}${name} step, dropout`] = withRatio(dropoutStep, whole)
   }
+  for (const name of measured) await add(smallSize, name, '')
+  await add(fullSize, 'seq_bn', 'roberta-base ')
   return baseline
+}
+
+function withRatio(measured: Measured, needed: number): Measured & Kept {
+  return { ...measured, flopsRatio: Number((measured.flops / needed).toFixed(4)) }
+}
+
+/** What of a measurement is kept: counts, no names. */
+export function kept({ uploaded, unknownKernels, flops, ...counts }: Measured & Kept): Kept {
+  return counts
 }

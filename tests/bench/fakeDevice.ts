@@ -52,9 +52,18 @@ export function difference(after: Counts, before: Counts): Counts {
   return out
 }
 
+/** tfjs binds its result, which a program may write, as 0 and what is only read behind it. */
+interface FakeBinding {
+  buffer: FakeBuffer
+  offset?: number
+  size?: number
+}
+
 class FakeBuffer {
   mapState: GPUBufferMapState
-  private destroyed = false
+  destroyed = false
+  private mapped: ArrayBuffer | null = null
+  private writing: boolean
 
   constructor(
     private readonly gpu: FakeGpu,
@@ -63,14 +72,19 @@ class FakeBuffer {
     mappedAtCreation: boolean,
   ) {
     this.mapState = mappedAtCreation ? 'mapped' : 'unmapped'
-    if (mappedAtCreation) gpu.countWrite(size, usage)
+    this.writing = mappedAtCreation
   }
 
-  getMappedRange(_offset = 0, size = this.size): ArrayBuffer {
-    return new ArrayBuffer(size)
+  getMappedRange(offset = 0, size = this.size - offset): ArrayBuffer {
+    const range = new ArrayBuffer(size)
+    if (this.writing) this.mapped = range
+    return range
   }
 
   unmap(): void {
+    if (this.writing) this.gpu.countWrite(this.mapped ?? new ArrayBuffer(this.size), this.usage)
+    this.mapped = null
+    this.writing = false
     this.mapState = 'unmapped'
   }
 
@@ -92,6 +106,8 @@ export class FakeGpu {
   /** Bytes of live buffers, tfjs's pool of free ones included, and their highest value since `resetPeak`. */
   bytes = 0
   peakBytes = 0
+  /** Sees the bytes of every upload, uniforms left out. */
+  onUpload: (bytes: Uint8Array) => void = () => {}
 
   readonly limits = {
     maxBufferSize: 4 * 2 ** 30,
@@ -124,12 +140,14 @@ export class FakeGpu {
       buffer: FakeBuffer,
       _at: number,
       data: ArrayBufferView | ArrayBuffer,
-      _from = 0,
+      from = 0,
       size?: number,
     ) => {
-      const itemBytes =
+      const each =
         ArrayBuffer.isView(data) && 'BYTES_PER_ELEMENT' in data ? Number(data.BYTES_PER_ELEMENT) : 1
-      this.countWrite(size === undefined ? data.byteLength : size * itemBytes, buffer.usage)
+      const [memory, start] = ArrayBuffer.isView(data) ? [data.buffer, data.byteOffset] : [data, 0]
+      const bytes = size === undefined ? data.byteLength - from * each : size * each
+      this.countWrite(memory, buffer.usage, start + from * each, bytes)
     },
     onSubmittedWorkDone: async () => {},
   }
@@ -148,12 +166,13 @@ export class FakeGpu {
     }
   }
 
-  countWrite(size: number, usage: number): void {
+  countWrite(memory: ArrayBufferLike, usage: number, start = 0, size = memory.byteLength): void {
     if (usage & usageFlags.UNIFORM) {
       this.counts.uniformBytes += size
     } else {
       this.counts.uploads++
       this.counts.uploadBytes += size
+      this.onUpload(new Uint8Array(memory, start, size))
     }
   }
 
@@ -186,10 +205,16 @@ export class FakeGpu {
   /** The bytes that a bind group gives a shader, kept until it is dispatched. */
   createBindGroup({ entries }: { entries: Iterable<GPUBindGroupEntry> }): { storageBytes: number } {
     let storageBytes = 0
-    for (const { resource } of entries) {
-      const { buffer, size } = resource as unknown as { buffer: FakeBuffer; size?: number }
+    let written: FakeBuffer | null = null
+    for (const { binding, resource } of entries) {
+      const { buffer, offset = 0, size } = resource as unknown as FakeBinding
       if (!(buffer.usage & usageFlags.STORAGE)) continue
-      const bytes = size ?? buffer.size
+      if (buffer.destroyed) throw new Error('A dispatch uses a buffer that was destroyed.')
+      if (binding === 0) written = buffer
+      else if (buffer === written) throw new Error('A dispatch reads the buffer that it writes.')
+      const bytes = size ?? buffer.size - offset
+      if (offset % 256 !== 0 || offset + bytes > buffer.size)
+        throw new Error(`A binding of ${bytes} bytes at ${offset} does not fit a buffer of ${buffer.size}.`)
       if (bytes > this.limits.maxStorageBufferBindingSize)
         throw new Error(`A binding of ${bytes} bytes is over the limit.`)
       storageBytes += bytes

@@ -1,6 +1,6 @@
 /**
  * Counts of one forward and one optimiser step on the fake device, for this engine and for the plain tape, at any
- * model size; and how the buffer pool grows over a run whose batches change length.
+ * model size.
  */
 import * as tf from '@tensorflow/tfjs'
 import {
@@ -9,20 +9,27 @@ import {
   type HostTensor,
   type RobertaConfig,
 } from '../../src/config.ts'
-import { trainingDefaults } from '../../src/trainingArguments.ts'
-import { trainBatches } from '../../src/data/batches.ts'
-import { adamwState } from '../../src/kernels/adamw.ts'
 import { openBackend } from '../../src/kernels/backend.ts'
-import { uploadBatch, type HostBatch } from '../../src/model/batch.ts'
-import { baseShapes, loadRoberta, type WeightSource } from '../../src/model/loadRoberta.ts'
+import { positionIds, uploadBatch, type HostBatch } from '../../src/model/batch.ts'
+import { baseShapes, loadRoberta, type Precision, type WeightSource } from '../../src/model/loadRoberta.ts'
 import { createModel, predict, setupParameters, singleSetup, type Model } from '../../src/model/model.ts'
-import { optimiserStep } from '../../src/train/step.ts'
-import { train } from '../../src/train/train.ts'
 import { difference, FakeGpu, type Counts } from './fakeDevice.ts'
-import { TapeModel } from './tape.ts'
+import { audit } from './flops.ts'
+import { observe, type Seen } from './observe.ts'
+import { hostBatch, num_labels, Stepper } from './steps.ts'
+import { openPlain, TapeModel } from './tape.ts'
 
-/** What one piece of work costs once warm. `pipelines` are those compiled by its first call; bytes include weights. */
-export type Cost = Counts & { peakBytes: number; tensors: number }
+/**
+ * What one piece of work costs once warm; bytes include weights. `pipelines` are those compiled by its first call,
+ * `newPipelines` those that its second and third still compiled.
+ */
+export type Cost = Counts & {
+  newPipelines: number
+  peakBytes: number
+  tensors: number
+  /** Of matrix products, from the sizes of what was dispatched; see flops.ts. */
+  flops: number
+}
 
 export interface Size {
   config: RobertaConfig
@@ -30,33 +37,78 @@ export interface Size {
   S: number
 }
 
-const num_labels = 2
+/** One piece of work measured: its cost, what it uploaded, and kernels that the audit of operations does not know. */
+export interface Measured extends Cost {
+  uploaded: string[]
+  unknownKernels: string[]
+}
 
-/** Opens tfjs on a fresh fake device. `tuned` false: with tfjs's own flags instead of the engine's. */
-async function openFake(tuned: boolean): Promise<FakeGpu> {
+/** Opens the engine's backend on a fresh fake device. */
+async function openFake(): Promise<FakeGpu> {
   const gpu = new FakeGpu()
-  await openBackend('webgpu', { gpu: gpu as unknown as GPU })
-  if (!tuned) {
-    tf.env().set('WEBGPU_MATMUL_PROGRAM_TYPE', -1)
-    tf.env().set('WEBGPU_CPU_FORWARD', true)
-  }
+  await openBackend('webgpu', { gpu: gpu as unknown as GPU, variants: 'gpu' })
   return gpu
 }
 
-/** Runs `work` twice: pipelines of the first run, everything else of the second. */
-function cost(gpu: FakeGpu, work: () => void): Cost {
+/** Runs `work` three times: pipelines of the first run, what the second costs, and what the last two still compile. */
+export function measure(gpu: FakeGpu, work: () => void, known: [string, Int32Array][] = []): Measured {
   const start = { ...gpu.counts }
   work()
   const warm = { ...gpu.counts }
   const before = tf.memory().numTensors
+  const log: Seen[] = []
+  const uploaded: string[] = []
   gpu.resetPeak()
+  gpu.onUpload = (bytes) => uploaded.push(nameOf(bytes, known))
+  const stop = observe((seen) => log.push(seen))
+  work()
+  stop()
+  gpu.onUpload = () => {}
+  const second = difference(gpu.counts, warm)
+  const { flops, dispatches, unknown } = audit(log)
+  if (dispatches !== second.dispatches)
+    throw new Error(`${second.dispatches - dispatches} dispatches came past the observer of programs.`)
+  const peakBytes = gpu.peakBytes
+  const tensors = tf.memory().numTensors - before
   work()
   return {
-    ...difference(gpu.counts, warm),
+    ...second,
     pipelines: difference(warm, start).pipelines,
-    peakBytes: gpu.peakBytes,
-    tensors: tf.memory().numTensors - before,
+    newPipelines: gpu.counts.pipelines - warm.pipelines,
+    peakBytes,
+    tensors,
+    flops,
+    uploaded,
+    unknownKernels: unknown,
   }
+}
+
+/**
+ * What an upload holds: the arrays of the batch that are found in it, and how many bytes are something else. Zeros between
+ * them, up to where the next may start, are not.
+ */
+function nameOf(bytes: Uint8Array, known: [string, Int32Array][]): string {
+  const words = new Int32Array(bytes.slice(0, bytes.length & ~3).buffer)
+  const found: string[] = []
+  for (const [name, values] of known) {
+    const at = placeOf(words, values)
+    if (at < 0) continue
+    found.push(name)
+    words.fill(0, at, at + values.length)
+  }
+  const rest = words.reduce((sum, word) => sum + Number(word !== 0), 0) * 4
+  if (rest > 0 || found.length === 0) found.push(`${rest || bytes.length} other bytes`)
+  return found.join(' + ')
+}
+
+/** Where `values` begin in `words`; -1: nowhere. */
+function placeOf(words: Int32Array, values: Int32Array): number {
+  for (let at = 0; at + values.length <= words.length; at++) {
+    let i = 0
+    while (i < values.length && words[at + i] === values[i]) i++
+    if (i === values.length) return at
+  }
+  return -1
 }
 
 /** Weights of the right shapes, all zero: on a device that executes nothing any values do. */
@@ -75,27 +127,40 @@ function zeroWeights(config: RobertaConfig): WeightSource {
   }
 }
 
-function hostBatch(B: number, S: number): HostBatch {
-  return {
-    B,
-    S,
-    input_ids: new Int32Array(B * S).fill(5),
-    attention_mask: new Int32Array(B * S).fill(1),
-    labels: new Int32Array(B),
-  }
+/** The arrays that an upload of a batch may hold, longest first. */
+function arraysOf(
+  config: RobertaConfig,
+  { B, S, input_ids, attention_mask, labels }: HostBatch,
+): [string, Int32Array][] {
+  return [
+    ['input_ids', input_ids],
+    ['position_ids', positionIds(input_ids, B, S, config.pad_token_id)],
+    ['attention_mask', attention_mask],
+    ['lengths', new Int32Array(B).fill(S)],
+    ['labels', labels],
+  ]
 }
 
-async function openEngine(
+export interface Engine {
+  gpu: FakeGpu
+  model: Model
+}
+
+/** The engine on a fresh fake device, with `adapter` and a classification head. */
+export async function openEngine(
   config: RobertaConfig,
   adapter: AdapterConfig,
-): Promise<{ gpu: FakeGpu; model: Model }> {
-  const gpu = await openFake(true)
-  const { roberta } = await loadRoberta(config, zeroWeights(config), null)
+  precision: Precision = 'float32',
+): Promise<Engine> {
+  const gpu = await openFake()
+  const { roberta } = await loadRoberta(config, zeroWeights(config), null, precision)
   const setup = singleSetup('bench', adapter, classificationHead(num_labels))
+  const base = new Map(roberta.vars)
   const zeros = setupParameters(config, setup).map(({ key, shape }): [string, HostTensor] => [
     key,
     { shape, data: new Float32Array(shape.reduce((a, b) => a * b, 1)) },
   ])
+  if (setup.train.base !== 'none') for (const [key] of zeros) base.delete(key)
   const model = createModel(roberta, setup, new Map(zeros))
   return { gpu, model }
 }
@@ -104,111 +169,35 @@ async function openEngine(
 export async function measureEngine(
   { config, B, S }: Size,
   adapter: AdapterConfig,
-): Promise<{ forward: Cost; step: Cost; dropoutStep: Cost }> {
+): Promise<{ forward: Measured; step: Measured; dropoutStep: Measured }> {
   const { gpu, model } = await openEngine(config, adapter)
-  const host = hostBatch(B, S)
-  const forward = cost(gpu, () => {
-    tf.tidy(() => void predict(model, uploadBatch(config, host)))
-  })
-  let state = adamwState(tf.zeros([model.layout.size]))
-  let call = 0
-  const step = (dropout: boolean) => () => {
-    const next = optimiserStep(model, state, [host], trainingDefaults, 1e-4, dropout ? call++ : null)
-    tf.dispose([next.loss, next.grad_norm])
-    state = next.state
+  const host = hostBatch(config, B, S)
+  const known = arraysOf(config, host)
+  const forward = measure(
+    gpu,
+    () => {
+      tf.tidy(() => void predict(model, uploadBatch(config, host)))
+    },
+    known,
+  )
+  const stepper = new Stepper(model, host)
+  const step = (dropout: boolean) => () => stepper.step(dropout).dispose()
+  return {
+    forward,
+    step: measure(gpu, step(false), known),
+    dropoutStep: measure(gpu, step(true), known),
   }
-  return { forward, step: cost(gpu, step(false)), dropoutStep: cost(gpu, step(true)) }
 }
 
 /** The plain tape: the same forward and step. */
 export async function measureTape(
   { config, B, S }: Size,
   adapter: AdapterConfig,
-): Promise<{ forward: Cost; step: Cost }> {
-  const gpu = await openFake(false)
+): Promise<{ forward: Measured; step: Measured }> {
+  const gpu = new FakeGpu()
+  await openPlain(gpu as unknown as GPU)
   const model = new TapeModel(config, adapter, num_labels)
   const batch = { B, S, labels: num_labels }
-  const forward = cost(gpu, () => model.forward(batch).dispose())
-  return { forward, step: cost(gpu, () => model.step(batch).dispose()) }
-}
-
-/** What is alive at one moment of a run, and the most bytes that were allocated in the half before it. */
-export interface Held {
-  bytes: number
-  peakBytes: number
-  tensors: number
-  pipelines: number
-}
-
-/** A run whose batches change length from step to step: what is alive half-way, once warm, and at the end. */
-export interface Growth {
-  steps: number
-  /** Padded lengths that occurred, and how often. */
-  lengths: Record<number, number>
-  half: Held
-  end: Held
-}
-
-/** No tensor more, and no more memory in the second half than in the first. */
-export function isFlat({ half, end }: Growth): boolean {
-  return (
-    end.tensors === half.tensors &&
-    end.peakBytes <= half.peakBytes * 1.001 &&
-    end.pipelines === half.pipelines
-  )
-}
-
-/**
- * Trains `steps` steps (a multiple of 20) through the real loop, evaluating four times, on rows of the given lengths.
- * Both looks are taken at the same phase of logging and evaluation; the run goes on a little after the second.
- */
-export async function measureGrowth(
-  { config, B }: Size,
-  adapter: AdapterConfig,
-  steps: number,
-  lengths: number[],
-): Promise<Growth> {
-  const { gpu, model } = await openEngine(config, adapter)
-  const rows = (count: number) => ({
-    input_ids: Array.from({ length: count }, (_, i) => new Int32Array(lengths[i % lengths.length]!).fill(5)),
-    labels: Int32Array.from({ length: count }, (_, i) => i % num_labels),
-  })
-  const args = {
-    ...trainingDefaults,
-    max_steps: steps + trainingDefaults.logging_steps,
-    per_device_train_batch_size: B,
-    eval_strategy: 'steps' as const,
-    eval_steps: steps / 4,
-    max_length: Math.max(...lengths),
-  }
-  const held = (): Held => ({
-    bytes: gpu.bytes,
-    peakBytes: gpu.peakBytes,
-    tensors: tf.memory().numTensors,
-    pipelines: gpu.counts.pipelines,
-  })
-  const data = {
-    train: rows((steps + trainingDefaults.logging_steps) * B),
-    validation: rows(2 * lengths.length),
-  }
-  const seen: Record<number, number> = {}
-  for (const { S } of trainBatches(data.train, {
-    ...args,
-    batch_size: B,
-    epoch: 0,
-    pad_token_id: config.pad_token_id,
-  })) {
-    seen[S] = (seen[S] ?? 0) + 1
-  }
-  let half = held()
-  let end = half
-  for await (const event of train(model, data, args)) {
-    if (event.type !== 'tick') continue
-    if (event.step === steps / 2) {
-      half = held()
-      gpu.resetPeak()
-    }
-    if (event.step === steps) end = held()
-  }
-  return { steps, lengths: seen, half, end }
+  const forward = measure(gpu, () => model.forward(batch).dispose())
+  return { forward, step: measure(gpu, () => model.step(batch).dispose()) }
 }

@@ -4,6 +4,7 @@
  * the fake device only the calls matter.
  */
 import * as tf from '@tensorflow/tfjs'
+import { WebGPUBackend } from '@tensorflow/tfjs-backend-webgpu'
 import type { AdapterConfig, RobertaConfig } from '../../src/config.ts'
 
 interface Linear {
@@ -54,6 +55,42 @@ function norm(H: number): LayerNorm {
 
 function loraPair(H: number, r: number): LoRA {
   return { A: trained([H, r]), B: trained([r, H]) }
+}
+
+/**
+ * Opens tfjs's own WebGPU backend with its own flags and nothing of ours, but on a device with all limits that its
+ * adapter has: tfjs's would refuse the larger tables.
+ */
+export async function openPlain(gpu: GPU): Promise<void> {
+  const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
+  if (!adapter) throw new Error('There is no WebGPU adapter.')
+  const { maxBufferSize, maxStorageBufferBindingSize, maxComputeWorkgroupStorageSize } = adapter.limits
+  const device = await adapter.requestDevice({
+    requiredLimits: { maxBufferSize, maxStorageBufferBindingSize, maxComputeWorkgroupStorageSize },
+  })
+  if (tf.findBackendFactory('webgpu')) tf.removeBackend('webgpu')
+  tf.registerBackend('webgpu', () => new WebGPUBackend(device, adapter.info), 3)
+  for (const [flag, value] of Object.entries(plainFlags)) tf.env().set(flag, value)
+  await tf.setBackend('webgpu')
+  await tf.ready()
+}
+
+/** tfjs's own values of the flags that the engine sets. */
+const plainFlags = {
+  WEBGPU_MATMUL_PROGRAM_TYPE: -1,
+  WEBGPU_CPU_FORWARD: true,
+  WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE: 15,
+}
+
+/** What `work` returns, done with tfjs's own flags on the engine's backend, for timing one beside the other. */
+export function plainly<T>(work: () => T): T {
+  const before = Object.keys(plainFlags).map((flag) => [flag, tf.env().get(flag)] as const)
+  for (const [flag, value] of Object.entries(plainFlags)) tf.env().set(flag, value)
+  try {
+    return work()
+  } finally {
+    for (const [flag, value] of before) tf.env().set(flag, value as number | boolean)
+  }
 }
 
 /** RoBERTa with adapters on the current tfjs backend. Construct, then `forward` or `step`; `dispose` at the end. */

@@ -4,7 +4,7 @@ import { trainingDefaults, type TrainingArguments } from '../../src/trainingArgu
 import { seqBn } from '../../src/methods/bottleneck.ts'
 import { loraConfig } from '../../src/methods/lora.ts'
 import { getRun } from '../../src/io/db.ts'
-import type { Command, RunEvent } from '../../src/protocol.ts'
+import type { Command, Precision, RunEvent } from '../../src/protocol.ts'
 import { readBytes } from '../fixtures.ts'
 
 type Of<T extends RunEvent['type']> = Extract<RunEvent, { type: T }>
@@ -71,17 +71,15 @@ function reviewsCsv(): File {
   return new File([`review,sentiment\n${rows.join('\n')}\n`], 'visits.csv', { type: 'text/csv' })
 }
 
-async function openTiny(): Promise<Tab> {
+async function openTiny(precision: Precision = 'float32'): Promise<Tab> {
   const opened = new Tab()
   opened.send({ type: 'openDevice', backend: 'webgpu', powerPreference: 'high-performance', wasmUrl: '' })
   const names = ['config.json', 'tokenizer.json', 'model.safetensors']
   const files = names.map(
     async (name) => new File([await readBytes(`tests/fixtures/tiny-roberta/${name}`)], name),
   )
-  await opened.ask(
-    { type: 'openModel', source: { kind: 'files', name: 'tiny', files: await Promise.all(files) } },
-    'model',
-  )
+  const source = { kind: 'files' as const, name: 'tiny', files: await Promise.all(files) }
+  await opened.ask({ type: 'openModel', source, precision }, 'model')
   return opened
 }
 
@@ -257,3 +255,26 @@ async function quiet(): Promise<number> {
   }
   return tab.events.length
 }
+
+describe('memory', () => {
+  it('is measured before a run, on a base in half precision, on which adapters train and not all weights', async () => {
+    tab = await openTiny('float16')
+    expect((await tab.next('model')).notes.join()).toMatch(/half precision/)
+    await mapVisits()
+    const adapter = { ...seqBn, reduction_factor: 4 }
+    const asked = { type: 'measure' as const, adapter, num_labels: 2, args }
+    const { fit } = await tab.ask({ ...asked, available: null }, 'memory')
+    expect(fit).toMatchObject({ problem: null, remedies: [] })
+    const tight = await tab.ask({ ...asked, available: fit!.need.total - 1 }, 'memory')
+    expect(tight.fit!.problem).toMatch(/needs about/)
+
+    const runId = `half-${performance.now()}`
+    const more = { ...args, gradient_checkpointing: true, half_precision_activations: true }
+    tab.send({ type: 'train', runId, name: 'half', adapter, args: more })
+    expect(await tab.next('done')).toMatchObject({ reason: 'finished', note: null })
+    expect((await getRun(runId)).device).toMatch(/base in half precision/)
+    const after = tab.events.length
+    tab.send({ type: 'train', runId: `${runId}-full`, name: 'full', adapter: { architecture: 'full' }, args })
+    await expect(tab.next('done', after)).rejects.toThrow(/open the model in float32/)
+  })
+})

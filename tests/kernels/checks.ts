@@ -6,6 +6,7 @@ import * as tf from '@tensorflow/tfjs-core'
 import { afterEach, beforeAll, beforeEach, describe, expect } from 'vitest'
 import { openBackend, type BackendKind, type BackendOptions } from '../../src/kernels/backend.ts'
 import { declareElementwise } from './elementwise.ts'
+import { declareOptimiser } from './optimiser.ts'
 import { declareProducts } from './products.ts'
 import { declareReductions } from './reductions.ts'
 import { declareRowOps } from './rows.ts'
@@ -20,10 +21,11 @@ export function declareKernelTests(kind: BackendKind, options: BackendOptions = 
     afterEach(() => expect(tf.memory().numTensors, 'tensors left over').toBe(before))
     declareProducts()
     declareRowOps()
+    declareReductions()
+    declareTraining()
+    declareOptimiser()
     // The rest has one program for every adapter, tested under the other variant.
     if (options.variants === 'gpu') return
-    declareReductions()
     declareElementwise()
-    declareTraining()
   })
 }

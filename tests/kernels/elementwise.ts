@@ -9,6 +9,7 @@ import {
 } from '../../src/kernels/activations.ts'
 import { dropout, dropoutMask } from '../../src/kernels/dropout.ts'
 import { assertIds, embedding } from '../../src/kernels/embedding.ts'
+import { firstToken, firstTokenBackward } from '../../src/kernels/firstToken.ts'
 import { agree, matrix, random, values, vector } from './harness.ts'
 import { activationTruth, gradientTruth, worstError } from './truth.ts'
 
@@ -36,7 +37,7 @@ export function declareElementwise(): void {
       [0.9, 0, 123456789],
     ] as const) {
       const mask = dropoutMask(x.length, p, seed, offset)
-      const got = await values(() => dropout(vector(x), p, seed, offset))
+      const got = await values(() => dropout(vector(x), { rate: p, seed, offset }))
       expect(
         worstError(
           got,
@@ -44,8 +45,10 @@ export function declareElementwise(): void {
         ),
       ).toBe(0)
     }
-    expect(await values(() => dropout(vector(x), 0, 1, 1))).toEqual(x)
-    expect(() => tf.tidy(() => dropout(tf.scalar(1), 1, 0, 0))).toThrow('outside [0, 1)')
+    expect(await values(() => dropout(vector(x), { rate: 0, seed: 1, offset: 1 }))).toEqual(x)
+    expect(() => tf.tidy(() => dropout(tf.scalar(1), { rate: 1, seed: 0, offset: 0 }))).toThrow(
+      'outside [0, 1)',
+    )
   })
 
   test('embedding of one table and of row blocks', async () => {
@@ -68,5 +71,19 @@ export function declareElementwise(): void {
     expect(() => assertIds(Int32Array.of(1, 11), V)).toThrow('Id 11 at position 1')
     expect(() => assertIds(Int32Array.of(-1), V)).toThrow('Id -1 at position 0')
     assertIds(ids, V)
+  })
+
+  test.each([
+    [1, 1, 1],
+    [3, 5, 7],
+    [2, 1, 8],
+    [4, 16, 64],
+  ])('firstToken of %i texts of %i tokens, %i wide, and its way back', async (B, S, H) => {
+    const [x, dy] = [random(B * S * H), random(B * H)]
+    const rows = Float32Array.from(dy, (_, i) => x[Math.floor(i / H) * S * H + (i % H)]!)
+    expect(await values(() => firstToken(matrix(x, H), B))).toEqual(rows)
+    const dx = new Float32Array(B * S * H)
+    for (let b = 0; b < B; b++) dx.set(dy.subarray(b * H, (b + 1) * H), b * S * H)
+    expect(await values(() => firstTokenBackward(matrix(dy, H), S))).toEqual(dx)
   })
 }

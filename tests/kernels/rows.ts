@@ -1,9 +1,11 @@
-/** LayerNorm, attention softmax and the order of heads, forward and backward. */
+/** LayerNorm and the order of heads, forward and backward. */
+import type * as tf from '@tensorflow/tfjs-core'
 import { expect, test } from 'vitest'
-import { maskedSoftmax, mergeHeads, softmaxBackward, splitHeads } from '../../src/kernels/attention.ts'
+import { mergeHeads, splitHeads } from '../../src/kernels/attention.ts'
+import { embeddingNorm } from '../../src/kernels/embedding.ts'
 import { layerNorm, layerNormBackward, layerNormBackwardWeight } from '../../src/kernels/layerNorm.ts'
 import { agree, matrix, random, tensor4, values, vector } from './harness.ts'
-import { gradientTruth, layerNormTruth, maskedSoftmaxTruth, worstError, type Numbers } from './truth.ts'
+import { gradientTruth, layerNormTruth } from './truth.ts'
 
 export function declareRowOps(): void {
   test.each([
@@ -21,10 +23,43 @@ export function declareRowOps(): void {
     )
     const dx = gradientTruth((at) => layerNormTruth(at, weight, bias, eps), x, dy)
     await agree(() => layerNormBackward(matrix(dy, H), matrix(x, H), vector(weight), eps), dx, 2e-5)
+    const past = random(N * H)
+    await agree(
+      () => layerNormBackward(matrix(dy, H), matrix(x, H), vector(weight), eps, matrix(past, H)),
+      dx.map((value, i) => value + past[i]!),
+      2e-5,
+    )
     const dWeight = gradientTruth((at) => layerNormTruth(x, at, bias, eps), weight, dy)
     await agree(() => layerNormBackwardWeight(matrix(dy, H), matrix(x, H), eps).weight, dWeight, 2e-5)
     const dBias = gradientTruth((at) => layerNormTruth(x, weight, at, eps), bias, dy)
     await agree(() => layerNormBackwardWeight(matrix(dy, H), matrix(x, H), eps).bias, dBias)
+  })
+
+  test.each([
+    [1, 1, 11],
+    [7, 6, 11],
+    [5, 130, 4],
+  ])('embeddingNorm of [%i,%i], table in blocks of %i rows', async (N, H, height) => {
+    const [V, P, eps] = [11, 9, 1e-5]
+    const [words, positions, types] = [random(V * H), random(P * H), random(2 * H)]
+    const [weight, bias] = [random(H), random(H)]
+    const ids = Int32Array.from({ length: N }, (_, i) => (i * 7 + 10) % V)
+    const position_ids = Int32Array.from({ length: N }, (_, i) => (i * 4 + 8) % P)
+    const sum = Float64Array.from({ length: N * H }, (_, i) => {
+      const [n, h] = [Math.floor(i / H), i % H]
+      return words[ids[n]! * H + h]! + types[h]! + positions[position_ids[n]! * H + h]!
+    })
+    const make = () => {
+      const blocks = Array.from({ length: Math.ceil(V / height) }, (_, i) =>
+        matrix(words.slice(i * height * H, (i + 1) * height * H), H),
+      )
+      const norm = { weight: vector(weight) as tf.Tensor1D, bias: vector(bias) as tf.Tensor1D, eps }
+      return embeddingNorm(blocks, vector(ids) as tf.Tensor1D, {
+        ...{ positions: matrix(positions, H), position_ids: vector(position_ids) as tf.Tensor1D },
+        ...{ types: matrix(types, H), norm },
+      })
+    }
+    await agree(make, layerNormTruth(sum, weight, bias, eps), 2e-5)
   })
 
   test('layerNorm of more rows than a dispatch has workgroups', async () => {
@@ -35,44 +70,6 @@ export function declareRowOps(): void {
       layerNormTruth(x, weight, bias, 1e-5),
       1e-4,
     )
-  })
-
-  test.each([
-    [1, 1, 1, 1],
-    [3, 2, 3, 33],
-    [2, 2, 3, 65],
-  ])('maskedSoftmax of [%i,%i,%i,%i], forward and backward', async (B, N, S, T) => {
-    const scale = 0.7
-    const [scores, dp] = [random(B * N * S * T).map((value) => 8 * value), random(B * N * S * T)]
-    // One kept key in four is masked; the last item keeps none.
-    const mask = Int32Array.from({ length: B * T }, (_, i) =>
-      B > 1 && i >= (B - 1) * T ? 0 : i % 4 === 3 ? 0 : 1,
-    )
-    const truth = (at: Numbers) => maskedSoftmaxTruth(at, mask, T, N * S, scale)
-    for (const kept of [mask, Float32Array.from(mask)]) {
-      await agree(() => maskedSoftmax(tensor4(scores, [B, N, S, T]), matrix(kept, T), scale), truth(scores))
-    }
-    const p = Float32Array.from(truth(scores))
-    const want = gradientTruth(truth, scores, dp)
-    const masked = (i: number) => mask[Math.floor(i / (N * S * T)) * T + (i % T)] === 0
-    const got = await values(() =>
-      softmaxBackward(tensor4(dp, [B, N, S, T]), tensor4(p, [B, N, S, T]), scale),
-    )
-    // Where nothing is kept the forward does not depend on the scores at all.
-    const live = (i: number) => B === 1 || i < (B - 1) * N * S * T
-    expect(
-      worstError(
-        got.filter((_, i) => live(i) && !masked(i)),
-        want.filter((_, i) => live(i) && !masked(i)),
-      ),
-    ).toBeLessThan(1e-5)
-  })
-
-  test('maskedSoftmax of more rows than a dispatch has workgroups', async () => {
-    const [S, T] = [65_600, 2]
-    const scores = random(S * T)
-    const make = () => maskedSoftmax(tensor4(scores, [1, 1, S, T]), matrix(Int32Array.of(1, 1), 2), 1)
-    await agree(make, maskedSoftmaxTruth(scores, [1, 1], T, S, 1))
   })
 
   test.each([

@@ -32,22 +32,6 @@ export function layerNormTruth(x: Numbers, weight: Numbers, bias: Numbers, eps: 
   })
 }
 
-/** scores [B,N,S,T] with N*S = perItem rows for each row of mask [B,T]. */
-export function maskedSoftmaxTruth(
-  scores: Numbers,
-  mask: Numbers,
-  T: number,
-  perItem: number,
-  scale: number,
-): Float64Array {
-  return byRow(scores, T, (row, r) => {
-    const keys = row.map((_, t) => mask[Math.floor(r / perItem) * T + t] !== 0)
-    const none = !keys.includes(true)
-    const exps = row.map((score, t) => (none ? 1 : keys[t] ? Math.exp(score * scale) : 0))
-    return exps.map((value) => value / total(exps))
-  })
-}
-
 /** Hugging Face's LabelSmoother, one loss per row of logits [B,C]. */
 export function lossTruth(
   logits: Numbers,

@@ -53,6 +53,9 @@ const cases: Record<string, RunCase> = {
   'lora, accumulated': { adapter: preset('lora'), args: accumulated },
   // Gates see the padding, so this one also says that the batches are padded alike.
   'unipelt, accumulated': { adapter: preset('unipelt'), args: accumulated },
+  // The app computes the batches in parts, Python whole.
+  'seq_bn, in parts': { adapter: preset('seq_bn'), args: { ...accumulated, max_tokens_per_batch: 30 } },
+  'unipelt, in parts': { adapter: preset('unipelt'), args: { max_tokens_per_batch: 60 } },
   'prefix_tuning, smoothed': { adapter: preset('prefix_tuning'), args: { label_smoothing_factor: 0.1 } },
   'compacter by epochs': {
     adapter: preset('compacter'),

@@ -65,14 +65,15 @@ export function classificationForward(
 ): Matrix {
   const { ops, base } = walk
   const rate = head.dropout_prob ?? base.classifier_dropout ?? base.hidden_dropout_prob
+  const act = head.activation_function?.toLowerCase() as Activation | undefined
+  const drops = ops.noise !== null && rate > 0
   let y = pooled(walk, weights, head, x)
   linearIndices(head).forEach((index, l) => {
     const path = `heads.${name}.${index}`
-    const last = l === head.layers - 1
-    const bias = last && !head.bias ? null : walk.parameter<Vector>(`${path}.bias`)
-    y = ops.linear(ops.dropout(y, rate), walk.parameter(`${path}.weight`), bias)
-    if (!last && head.activation_function)
-      y = ops.activation(head.activation_function.toLowerCase() as Activation, y)
+    const bias = l === head.layers - 1 && !head.bias ? null : walk.parameter<Vector>(`${path}.bias`)
+    const weight = walk.parameter(`${path}.weight`)
+    if (l > 0 && act && !drops) y = ops.activatedLinear(act, y, weight, bias)
+    else y = ops.linear(ops.dropout(l > 0 && act ? ops.activation(act, y) : y, rate), weight, bias)
   })
   return y
 }
@@ -80,17 +81,16 @@ export function classificationForward(
 /** One vector a text [B,H]: the pooler's, token 0's (a prompt's, where one stands first), or the mean of its tokens. */
 function pooled(walk: ModelWalk, { pooler }: Weights, head: ClassificationHeadConfig, x: Matrix): Matrix {
   const { ops, S } = walk
-  const H = x.shape[1]
   const B = x.shape[0] / S
   if (!head.use_pooler && head.pooling === 'mean') return mean(walk, x)
-  const first = ops.slice(ops.reshape<tf.Tensor2D>(x, [B, S * H]), 1, 0, H)
+  const first = ops.firstToken(x, B)
   if (!head.use_pooler) return first
   if (!pooler) throw new Error(classificationProblems(head, false)[0])
   return ops.activation('tanh', ops.linear(first, pooler.dense.weight, pooler.dense.bias))
 }
 
 /** The mean over each text's own tokens, `<s>` and `</s>` among them, prompts and padding not: [B,H]. */
-function mean(walk: ModelWalk, x: Matrix): Matrix {
+export function mean(walk: ModelWalk, x: Matrix): Matrix {
   const { ops, S, textLength, first, lengths } = walk
   const H = x.shape[1]
   const B = x.shape[0] / S
@@ -148,5 +148,6 @@ export function recordLoss(
   compute: () => Loss<tf.Tensor2D>,
 ): Var<tf.Scalar> {
   const { loss, gradient } = compute()
-  return tape.record(loss, [logits], [new Var(gradient, false, false)], () => [gradient])
+  const kept = new Var(gradient, false, false)
+  return tape.record(loss, [logits], [kept], () => [kept.tensor])
 }

@@ -120,7 +120,8 @@ function decoderOf(
   { embeddings }: Weights,
   name: string,
 ): { blocks: Matrix[]; bias: Vector } {
-  return { blocks: embeddings.word_embeddings.weight, bias: walk.parameter<Vector>(`heads.${name}.3.bias`) }
+  const blocks = embeddings.word_embeddings.weight.map((block) => walk.ops.inFull(block))
+  return { blocks, bias: walk.parameter<Vector>(`heads.${name}.3.bias`) }
 }
 
 /** What one head reads: the last hidden state of its rows [B·S,H], and those rows' labels. */

@@ -1,0 +1,241 @@
+/**
+ * Attention for GPUs, as products of tiles. A workgroup of 64 invocations (8 by 8) has 32 queries of one head (32 keys,
+ * for their gradients) and streams the other side past them in tiles of 32; operands come through workgroup memory 32
+ * features at a time, so that 15 KB of it do for every head size. An invocation computes 4 by 4 scores, and of a result
+ * 4 rows and, in each block of 32 features, one vec4 of columns: at D = 64 that is 32 floats of registers for o or dq and
+ * 64 for dk and dv together. (A whole row of q and o for each invocation, the usual scheme, takes 128 and reads twice as
+ * much workgroup memory for an operation.) dk and dv share a workgroup: apart they would need half the registers, but the
+ * scores, one product in four, would be made twice. Tiles before the first and after the last that the mask shows to any
+ * of the 32 rows are skipped. Workgroups for keys follow those for queries in one dispatch.
+ */
+import { attentionUniforms, type AttentionProgram } from './attentionPlain.ts'
+import {
+  accumulate,
+  between,
+  blockCode,
+  chunksOf,
+  dots,
+  each,
+  each4,
+  four,
+  keyRange,
+  queryRange,
+  scores,
+  sharedCode,
+  stage,
+  storeRows,
+  zeros,
+} from './attentionTiles.ts'
+import { dropUniforms } from './dropout.ts'
+
+const workgroupSize = 64
+const block = 32
+
+/** q, k, v, mask -> o and, from float `lseStart`, lse. */
+export function tiledForward(D: number, dropped: boolean): AttentionProgram {
+  return {
+    kernel: {
+      name: `attention tiled ${D} ${dropped}`,
+      inputs: ['q', 'k', 'v', 'mask'],
+      inputComponents: [4, 4, 4, 1],
+      uniforms: { ...attentionUniforms, lseStart: 'int32', ...(dropped ? dropUniforms : {}) },
+      workgroupSize,
+      code: `${sharedCode(D, dropped)}${keyRange}${forwardCode(D, dropped)}`,
+    },
+    workgroups: (heads, S) => heads * Math.ceil(S / block),
+  }
+}
+
+/** dO, q, k, v, o, lse, mask -> dq and, from `dkStart` and `dvStart` (in vec4s), dk and dv. */
+export function tiledBackward(D: number, dropped: boolean): AttentionProgram {
+  return {
+    kernel: {
+      name: `attentionBackward tiled ${D} ${dropped}`,
+      inputs: ['dO', 'q', 'k', 'v', 'o', 'lse', 'mask'],
+      inputComponents: [4, 4, 4, 4, 4, 1, 1],
+      components: 4,
+      uniforms: {
+        ...attentionUniforms,
+        dkStart: 'int32',
+        dvStart: 'int32',
+        ...(dropped ? dropUniforms : {}),
+      },
+      workgroupSize,
+      code: `${sharedCode(D, dropped)}${keyRange}${queryRange}${backwardCode(dropped)}
+${queryGradient(D)}${keyGradients(D, dropped)}
+var<workgroup> ofKeys : u32;
+fn main(index : i32) {
+  let queries = uniforms.B * uniforms.N * ((uniforms.S + 31) / 32) * 64;
+  if (localIndex == 0u) { ofKeys = select(0u, 1u, index >= queries); }
+  if (workgroupUniformLoad(&ofKeys) == 0u) { queryGradient(index); } else { keyGradients(index - queries); }
+}`,
+    },
+    workgroups: (heads, S, T) => heads * (Math.ceil(S / block) + Math.ceil(T / block)),
+  }
+}
+
+/** o over the running sums of exponentials, both scaled down whenever a row's largest score so far, `tops`, grows. */
+function forwardCode(D: number, dropped: boolean): string {
+  const chunks = chunksOf(D)
+  const kept = (j: number, c: string) => `dropped(e.${c}, element(b, n, s, t + ${j}))`
+  return `
+var<workgroup> tops : array<f32, 32>;
+var<workgroup> totals : array<f32, 256>;
+fn masked(b : i32, s : i32, t : i32, score : f32) -> f32 {
+  if (t >= uniforms.T) { return 2.0 * MASKED; }
+  return select(MASKED, score * uniforms.scale, sees(b, s, t));
+}
+fn raiseTops() {
+  if (localIndex < 32u) {
+    var top = tops[localIndex];
+    for (var i = 0u; i < 8u; i++) { top = max(top, partial[localIndex * 8u + i]); }
+    ofRow[localIndex] = exp(tops[localIndex] - top);
+    tops[localIndex] = top;
+  }
+}
+fn main(index : i32) {
+  ${blockCode('S')}
+  if (lane < 32) { tops[lane] = MASKED; }
+  ${zeros('o', chunks)}
+  let range = keyRange(b, first);
+  for (var tile = range.x; tile < range.y; tile++) {
+    let start = tile * 32;
+    let t = start + tx * 4;
+    ${scores('x', ['q', 'queryRow', 'first', 'S'], ['k', 'keyRow', 'start', 'T'])}
+    ${each((i) => `weights[own + ${i * 8}] = x${i};`)}
+    for (var i = 0; i < 4; i++) {
+      let s = min(first + ty * 4 + i, S - 1);
+      let x = weights[own + i * 8];
+      let score = ${four((j, c) => `masked(b, s, t + ${j}, x.${c})`)};
+      weights[own + i * 8] = score;
+      partial[own + i * 8] = max(max(score.x, score.y), max(score.z, score.w));
+    }
+    workgroupBarrier();
+    raiseTops();
+    workgroupBarrier();
+    for (var i = 0; i < 4; i++) {
+      let s = min(first + ty * 4 + i, S - 1);
+      let e = exp(weights[own + i * 8] - tops[ty * 4 + i]);
+      totals[own + i * 8] = totals[own + i * 8] * ofRow[ty * 4 + i] + (e.x + e.y + e.z + e.w);
+      weights[own + i * 8] = ${dropped ? four(kept) : 'e'};
+    }
+    ${each((i) => chunks.map((c) => `o${i}_${c} *= ofRow[ty * 4 + ${i}];`).join(' '))}
+    ${chunks.map((c) => `${stage('right', 'v', 'keyRow', 'start', 'T', c)}${between(accumulate('o', c, 'w'))}`).join('')}
+  }
+  for (var i = 0; i < 4; i++) { partial[own + i * 8] = totals[own + i * 8]; }
+  workgroupBarrier();
+  sumRows();
+  workgroupBarrier();
+  if (lane < 32 && index / 64 < groups && first + lane < S) {
+    result[uniforms.lseStart + (b * N + n) * S + first + lane] = tops[lane] + log(ofRow[lane]);
+  }
+  ${storeRows('o', 'queryRow', 'S', (at, value, i) => `put((${at}) * 4, ${value} / ofRow[ty * 4 + ${i}]);`, chunks)}
+}
+fn put(at : i32, values : vec4<f32>) {
+  ${each4((j, c) => `result[at + ${j}] = values.${c};`).join(' ')}
+}`
+}
+
+/**
+ * What both halves of the backward share. `means` leaves in `partial` what `sumRows` makes sums of dO·o of, which stand
+ * for those of p·dp. `weights` holds a probability with its sign turned where dropout drops it, until it is replaced by
+ * the gradient of its score.
+ */
+function backwardCode(dropped: boolean): string {
+  return `
+fn means(b : i32, n : i32, first : i32) {
+  for (var e = i32(localIndex); e < 256; e += 64) {
+    var mean = 0.0;
+    if (first + e / 8 < uniforms.S) {
+      let row = queryRow(b, n, first + e / 8);
+      for (var column = e % 8; column < WIDTH; column += 8) { mean += dot(dO[row + column], o[row + column]); }
+    }
+    partial[e] = mean;
+  }
+}
+fn probability(b : i32, n : i32, s : i32, t : i32, score : f32) -> f32 {
+  if (s >= uniforms.S || t >= uniforms.T) { return 0.0; }
+  let logTotal = lse[(b * uniforms.N + n) * uniforms.S + s];
+  var p = 0.0;
+  if (logTotal < HOLLOW) { p = 1.0 / f32(uniforms.T); }
+  else if (sees(b, s, t)) { p = exp(score * uniforms.scale - logTotal); }
+  return ${dropped ? 'select(-p, p, dropped(1.0, element(b, n, s, t)) > 0.0)' : 'p'};
+}
+fn scoreGradient(p : vec4<f32>, dp : vec4<f32>, mean : vec4<f32>) -> vec4<f32> {
+  return ${
+    dropped
+      ? 'abs(p) * (select(vec4<f32>(0.0), dp * uniforms.dropGain, p > vec4<f32>(0.0)) - mean)'
+      : 'p * (dp - mean)'
+  } * uniforms.scale;
+}`
+}
+
+/** For a workgroup of queries, tile by tile of keys: dq from the gradient of the scores. */
+function queryGradient(D: number): string {
+  const chunks = chunksOf(D)
+  return `
+fn queryGradient(index : i32) {
+  ${blockCode('S')}
+  let s = first + ty * 4;
+  means(b, n, first);
+  workgroupBarrier();
+  sumRows();
+  ${zeros('d', chunks)}
+  let range = keyRange(b, first);
+  for (var tile = range.x; tile < range.y; tile++) {
+    let start = tile * 32;
+    let t = start + tx * 4;
+    ${scores('x', ['q', 'queryRow', 'first', 'S'], ['k', 'keyRow', 'start', 'T'])}
+    ${each((i) => `weights[own + ${i * 8}] = x${i};`)}
+    for (var i = 0; i < 4; i++) {
+      let x = weights[own + i * 8];
+      weights[own + i * 8] = ${four((j, c) => `probability(b, n, s + i, t + ${j}, x.${c})`)};
+    }
+    ${scores('g', ['dO', 'queryRow', 'first', 'S'], ['v', 'keyRow', 'start', 'T'])}
+    ${each((i) => `weights[own + ${i * 8}] = scoreGradient(weights[own + ${i * 8}], g${i}, vec4<f32>(ofRow[ty * 4 + ${i}]));`)}
+    ${chunks.map((c) => `${stage('right', 'k', 'keyRow', 'start', 'T', c)}${between(accumulate('d', c, 'w'))}`).join('')}
+  }
+  ${storeRows('d', 'queryRow', 'S', (at, value) => `result[${at}] = ${value};`, chunks)}
+}`
+}
+
+/** For a workgroup of keys, tile by tile of queries: dv from p, then dk from the gradient of the scores. */
+function keyGradients(D: number, dropped: boolean): string {
+  const chunks = chunksOf(D)
+  const operands = (c: number) =>
+    stage('left', 'v', 'keyRow', 'first', 'T', c) + stage('right', 'dO', 'queryRow', 'start', 'S', c)
+  const kept = dropped ? 'max(w, vec4<f32>(0.0))' : 'w'
+  return `
+fn keyGradients(index : i32) {
+  ${blockCode('T')}
+  let t = first + ty * 4;
+  ${zeros('dk', chunks)}
+  ${zeros('dv', chunks)}
+  let range = queryRange(b, n, first);
+  for (var tile = range.x; tile < range.y; tile++) {
+    let start = tile * 32;
+    let s = start + tx * 4;
+    means(b, n, start);
+    ${scores('x', ['k', 'keyRow', 'first', 'T'], ['q', 'queryRow', 'start', 'S'])}
+    sumRows();
+    ${each((i) => `weights[own + ${i * 8}] = x${i};`)}
+    for (var i = 0; i < 4; i++) {
+      let x = weights[own + i * 8];
+      weights[own + i * 8] = ${four((j, c) => `probability(b, n, s + ${j}, t + i, x.${c})`)};
+    }
+    ${each((i) => `var g${i} = vec4<f32>(0.0);`)}
+    ${chunks.map((c) => `${operands(c)}${between(dots('g') + accumulate('dv', c, kept))}`).join('')}
+    let mean = ${four((j) => `ofRow[tx * 4 + ${j}]`)};
+    ${each((i) => `weights[own + ${i * 8}] = scoreGradient(weights[own + ${i * 8}], g${i}, mean);`)}
+    ${chunks.map((c) => `${stage('right', 'q', 'queryRow', 'start', 'S', c)}${between(accumulate('dk', c, 'w'))}`).join('')}
+  }
+  ${storeRows('dk', 'keyRow', 'T', (at, value) => `result[uniforms.dkStart + ${at}] = ${value};`, chunks)}
+  ${storeRows(
+    'dv',
+    'keyRow',
+    'T',
+    (at, value) => `result[uniforms.dvStart + ${at}] = ${value}${dropped ? ' * uniforms.dropGain' : ''};`,
+    chunks,
+  )}
+}`
+}

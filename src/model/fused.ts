@@ -1,0 +1,204 @@
+/**
+ * Steps of the walk that several operations share one kernel in, with their gradients: an activation that is not kept,
+ * the three projections on one reading of x, attention without its scores, and a whole bottleneck adapter. Each is equal
+ * to the plain operations of ops.ts one after another.
+ */
+import * as tf from '@tensorflow/tfjs-core'
+import { activation, type Activation } from '../kernels/activations.ts'
+import { attention, attentionBackward } from '../kernels/attention.ts'
+import {
+  bottleneckDown,
+  bottleneckDownBackward,
+  bottleneckUpBackward,
+  bottleneckWeightBackward,
+} from '../kernels/bottleneck.ts'
+import { dropout, type Drop } from '../kernels/dropout.ts'
+import { layerNorm } from '../kernels/layerNorm.ts'
+import { linear, linearBackwardBias, linearBackwardWeight } from '../kernels/linear.ts'
+import { matmul, projections, projectionsBackwardInput } from '../kernels/matmul.ts'
+import { joined, viewOf } from '../kernels/views.ts'
+import type { FrozenLinear, FrozenNorm } from '../methods/method.ts'
+import type { Heads, Mask, Matrix, Vector } from './ops.ts'
+import { Var, type Tape } from './tape.ts'
+
+/** What a product goes through before it is written: dropout, then a residual is added. */
+export interface After {
+  drop: Drop | null
+  residual: Matrix | null
+}
+
+/**
+ * act(u)·weightᵀ + bias, through `after`: u [N,K] -> [N,M]. Only u is kept; on the way down its memory is written over
+ * where nothing else reads it.
+ */
+export function activatedLinear(
+  tape: Tape,
+  name: Activation,
+  u: Matrix,
+  weight: Matrix,
+  bias: Vector | null,
+  { drop, residual }: After,
+): Matrix {
+  const h = new Var(activation(name, u.tensor), false, false)
+  const y = linear(h.tensor, weight.tensor, bias?.tensor ?? null, {
+    dropout: drop,
+    residual: residual?.tensor ?? null,
+  })
+  const inputs: Var[] = [u, weight, ...(bias ? [bias] : []), ...(residual ? [residual] : [])]
+  const keeps = weight.trained && h.tensor.size <= keptUpTo
+  const result = tape.record(y, inputs, keeps ? [u, h] : [u], (dy) => {
+    const d = drop ? dropout(dy, drop) : dy
+    const again = () => (keeps ? h.tensor : activation(name, u.tensor))
+    const dWeight = weight.trained ? linearBackwardWeight(d, again(), tape.slotOf(weight)) : null
+    const through = { activation: name, pre: u.tensor }
+    const output = tape.isLastReader(u) ? u.tensor : null
+    const du = u.trained ? matmul(d, weight.tensor, false, false, { through, output }) : null
+    const dBias = bias?.trained ? linearBackwardBias(d, tape.slotOf(bias)) : null
+    return [du, dWeight, ...(bias ? [dBias] : []), dy]
+  })
+  tape.release(h)
+  return result
+}
+
+/** Elements of an activation that are kept for a weight's gradient; larger ones are made again. */
+const keptUpTo = 1 << 20
+
+/**
+ * Linear layers side by side on one x [N,K] -> [C,N,M]; null where their weights do not lie side by side in memory, as
+ * on wasm and cpu.
+ */
+export function projected(tape: Tape, x: Matrix, parts: FrozenLinear[]): Var<tf.Tensor3D> | null {
+  const C = parts.length
+  const weights = () => joined(parts.map(({ weight }) => weight.tensor))
+  const biases = () => joined(parts.map(({ bias }) => bias.tensor))
+  const [M] = parts[0]!.weight.shape
+  const [weight, bias] = [weights(), biases()]
+  if (!weight || !bias) return null
+  const y = projections(x.tensor, tf.reshape(weight, [C * M, -1]), bias, C)
+  const leaves = parts.flatMap(({ weight, bias }) => [weight, bias])
+  const saved = leaves.some(({ trained }) => trained) ? [x] : []
+  return tape.record(y, [x, ...leaves], saved, (dy) => {
+    const N = x.shape[0]
+    const own = leaves.map((leaf, i) => {
+      if (!leaf.trained) return null
+      const d = viewOf<tf.Tensor2D>(dy, (i >> 1) * N * M, [N, M])
+      const slot = tape.slotOf(leaf)
+      return i % 2 === 0 ? linearBackwardWeight(d, x.tensor, slot) : linearBackwardBias(d, slot)
+    })
+    if (!x.trained) return [null, ...own]
+    const weight = tf.reshape<tf.Rank.R2>(weights()!, [C * M, -1])
+    return [projectionsBackwardInput(dy, weight, tape.take(x)), ...own]
+  })
+}
+
+/** Sizes of attention: rows of the batch, heads, and what scores are multiplied by. */
+export interface AttentionSizes {
+  B: number
+  N: number
+  scale: number
+}
+
+/** softmax(q·kᵀ·scale)·v of the projections [3,B·S,H] of one x, over the keys that the mask keeps: [B·S,H]. */
+export function selfAttended(
+  tape: Tape,
+  qkv: Var<tf.Tensor3D>,
+  attention_mask: Mask,
+  sizes: AttentionSizes,
+  drop: Drop | null,
+): Matrix {
+  const [, rows, H] = qkv.shape
+  const parts = () => [0, 1, 2].map((c) => viewOf<tf.Tensor2D>(qkv.tensor, c * rows * H, [rows, H]))
+  const [q, k, v] = parts()
+  const { o, lse } = attention(q!, k!, v!, attention_mask, sizes, drop)
+  const [kept, mask] = [new Var(lse, false, false), own(attention_mask)]
+  const result: Matrix = tape.record(o, [qkv], [qkv, 'output', kept, mask], (dy) => {
+    const [q, k, v] = parts()
+    const of = [result.tensor, kept.tensor, mask.tensor] as const
+    const { dq, dk, dv } = attentionBackward(dy, q!, k!, v!, ...of, sizes, drop)
+    return [tf.reshape(joined([dq, dk, dv]) ?? tf.concat([dq, dk, dv]), qkv.shape)]
+  })
+  for (const one of [kept, mask]) tape.release(one)
+  return result
+}
+
+/** The same for q [B·S,H] and k, v that come apart: as [B·T,H], or as heads [B,N,T,D]. */
+export function attended<K extends Matrix | Heads>(
+  tape: Tape,
+  q: Matrix,
+  k: K,
+  v: K,
+  attention_mask: Mask,
+  sizes: AttentionSizes,
+  drop: Drop | null,
+): Matrix {
+  const { o, lse } = attention(q.tensor, k.tensor, v.tensor, attention_mask, sizes, drop)
+  const [kept, mask] = [new Var(lse, false, false), own(attention_mask)]
+  const result: Matrix = tape.record(o, [q, k, v], [q, k, v, 'output', kept, mask], (dy) => {
+    const of = [q.tensor, k.tensor, v.tensor, result.tensor, kept.tensor, mask.tensor] as const
+    const { dq, dk, dv } = attentionBackward(dy, ...of, sizes, drop)
+    return [dq, dk, dv]
+  })
+  for (const one of [kept, mask]) tape.release(one)
+  return result
+}
+
+/** A mask as the tape may hold it: its owner frees its own when the walk is on its way down still. */
+function own(attention_mask: Mask): Var<Mask> {
+  return new Var(tf.clone(attention_mask), false, false)
+}
+
+/** One bottleneck adapter and what it joins. */
+export interface Bottleneck {
+  /** What it reads [N,H], and the LayerNorm that stands before; it may be `residual` itself. */
+  x: Matrix
+  before: FrozenNorm | null
+  down: { weight: Matrix; bias: Vector } // [R,H], [R]
+  activation: Activation
+  up: { weight: Matrix; bias: Vector } // [H,R], [H]
+  factor: number
+  residual: Matrix // [N,H]
+  after: FrozenNorm
+}
+
+/** after(residual + factor·up(act(down(before(x))))): [N,H]. The LayerNorms are not trained. */
+export function bottleneck(tape: Tape, parts: Bottleneck): Matrix {
+  const { x, before, down, up, factor, residual, after } = parts
+  const norms = { before: before && frozenNorm(before), after: frozenNorm(after) }
+  const { pre, a, t, y } = tf.tidy(() => {
+    const { pre, a } = bottleneckDown(
+      x.tensor,
+      norms.before,
+      down.weight.tensor,
+      down.bias.tensor,
+      parts.activation,
+    )
+    const t = linear(a, up.weight.tensor, up.bias.tensor, { factor, residual: residual.tensor })
+    return { pre, a, t, y: layerNorm(t, norms.after.weight, norms.after.bias, norms.after.eps) }
+  })
+  const kept = { pre: new Var(pre, false, false), a: new Var(a, false, false), t: new Var(t, false, false) }
+  const leaves = [down.weight, down.bias, up.weight, up.bias]
+  const same = x === residual
+  const inputs = [x, ...(same ? [] : [residual]), ...leaves]
+  const result = tape.record<tf.Tensor2D>(y, inputs, [x, ...Object.values(kept)], (dy) => {
+    const [pre, a, t] = [kept.pre.tensor, kept.a.tensor, kept.t.tensor]
+    const { dt, dpre } = bottleneckUpBackward(dy, t, norms.after, up.weight.tensor, parts.activation, pre, factor)
+    const own = bottleneckWeightBackward(
+      { x: x.tensor, norm: norms.before, a, dpre, dt, factor },
+      leaves.some(({ trained }) => trained) ? leaves.map((leaf) => tape.slotOf(leaf)) : null,
+    )
+    const more = same ? dt : tape.take(x)
+    const dx = x.trained ? bottleneckDownBackward(dpre, down.weight.tensor, x.tensor, norms.before, more) : null
+    return [dx, ...(same ? [] : [dt]), ...own]
+  })
+  Object.values(kept).forEach((one) => tape.release(one))
+  return result
+}
+
+/** A LayerNorm as the kernels take it. */
+export function frozenNorm({ weight, bias, eps }: FrozenNorm): {
+  weight: tf.Tensor1D
+  bias: tf.Tensor1D
+  eps: number
+} {
+  return { weight: weight.tensor, bias: bias.tensor, eps }
+}

@@ -38,6 +38,9 @@ import { plan } from './train/schedule.ts'
 
 type Of<T extends Command['type']> = Extract<Command, { type: T }>
 
+const outOfMemory =
+  'If it ran out of memory, a lower max_tokens_per_batch or gradient_checkpointing takes less.'
+
 /** What a checkpoint keeps besides tensors. */
 type ResumeState = Checkpoint['state'] & { name: string; data: string }
 
@@ -76,7 +79,7 @@ export class Workbench {
     const report = await openBackend(backend, {
       powerPreference,
       wasmPath: wasmUrl,
-      onLost: complain,
+      onLost: (message) => complain(`${message} ${outOfMemory}`),
       onError: complain,
     })
     this.post({ type: 'device', report })

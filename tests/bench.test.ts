@@ -58,11 +58,13 @@ describe('counts on a device that executes nothing', () => {
   it.each(works)(
     '%s dispatches the products that it needs, and only kernels that the audit knows',
     (work) => {
-      const { unknownKernels, flopsRatio } = now[work]!
+      const { unknownKernels, ofNeed, ofFloor } = now[work]!
       expect(unknownKernels).toEqual([])
-      // Attention's way back, which makes its scores twice, weighs more in a model as narrow as the small one.
-      expect(flopsRatio).toBeLessThanOrEqual(work.startsWith('roberta-base') ? 1.02 : 1.12)
-      expect(flopsRatio).toBeGreaterThan(0.99)
+      // Attention's way back makes its scores twice, which weighs more in a model as narrow as the small one.
+      const full = work.startsWith('roberta-base')
+      expect(ofNeed).toBeLessThanOrEqual(full ? 1.02 : 1.12)
+      expect(ofFloor).toBeLessThanOrEqual(full ? 1.04 : 1.6)
+      expect(ofFloor).toBeGreaterThan(0.99)
     },
   )
 

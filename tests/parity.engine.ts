@@ -153,13 +153,12 @@ export async function predicted(
   host: HostBatch,
 ): Promise<{ logits: Float32Array; others: Float32Array[]; hidden: Float32Array }> {
   const batch = uploadBatch(model.roberta.config, host)
-  const { logits, others, last_hidden_state } = predict(model, batch)
+  const { logits, others } = predict(model, batch)
+  const states = statesOf(model, batch)
   disposeBatch(batch)
-  return {
-    logits: await read(logits),
-    others: await Promise.all(others.map(read)),
-    hidden: await read(last_hidden_state),
-  }
+  const hidden = await read(states.pop()!)
+  states.forEach((state) => state.dispose())
+  return { logits: await read(logits), others: await Promise.all(others.map(read)), hidden }
 }
 
 export async function gradients(model: Model, host: HostBatch): Promise<{ loss: number; grads: TensorMap }> {

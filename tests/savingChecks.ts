@@ -170,7 +170,7 @@ async function logitsOf(model: Model): Promise<Float32Array> {
 
 /**
  * On a base whose matrices lie in half precision, logits are within 5e-3 of the whole of what they are in float32, and
- * gradients within 1e-2; and it takes less memory.
+ * gradients within 2e-3; and it takes less memory.
  */
 export async function checkHalfWeights(name: string): Promise<void> {
   const found: { logits: Float32Array; pass: Pass; bytes: number }[] = []
@@ -189,9 +189,8 @@ export async function checkHalfWeights(name: string): Promise<void> {
     apart(half.logits, whole.logits),
     apart(half.pass.gradient, whole.pass.gradient),
   ]
-  console.info(name, logits, gradient, half.bytes / whole.bytes)
   expect(half.bytes).toBeLessThan(0.6 * whole.bytes)
   expect(logits).toBeGreaterThan(0)
   expect(logits).toBeLessThan(5e-3)
-  expect(gradient).toBeLessThan(1e-2)
+  expect(gradient).toBeLessThan(2e-3)
 }

@@ -6,7 +6,7 @@ import { readAdapterFiles } from '../io/import.ts'
 import { openedDevice } from '../kernels/backend.ts'
 import { uploadBatch, type HostBatch } from '../model/batch.ts'
 import { loadRoberta } from '../model/loadRoberta.ts'
-import { createModel, lossAndGradient, predict, singleSetup } from '../model/model.ts'
+import { createModel, hiddenStates, lossAndGradient, predict, singleSetup } from '../model/model.ts'
 import { unflatten } from '../model/params.ts'
 import { parseRobertaConfig } from '../model/robertaConfig.ts'
 import { folderFiles, openWeights, readPart } from './node.ts'
@@ -36,7 +36,8 @@ export async function dumpBatch(
   if (outside !== undefined)
     throw new Error(`${batchFile}: the label ${outside} is not among the head's ${head.num_labels} classes.`)
   const batch = uploadBatch(config, host)
-  const { logits, last_hidden_state } = predict(model, batch)
+  const { logits } = predict(model, batch)
+  const last_hidden_state = hiddenStates(model, batch).at(-1)!
   // A prompt lengthens every row.
   const shaped = tf.reshape(last_hidden_state, [host.B, -1, config.hidden_size])
   const result: Record<string, unknown> = {

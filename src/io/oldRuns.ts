@@ -25,6 +25,10 @@ export function currentHead(kept: HeadConfig | null): HeadConfig | null {
 /** Its training arguments. */
 export function currentArguments(kept: TrainingArguments | null): TrainingArguments | null {
   if (!kept) return null
-  const { max_tokens_per_batch = 0, gradient_checkpointing = false, half_precision_activations = false } = kept
+  const {
+    max_tokens_per_batch = 0,
+    gradient_checkpointing = false,
+    half_precision_activations = false,
+  } = kept
   return { ...kept, max_tokens_per_batch, gradient_checkpointing, half_precision_activations }
 }

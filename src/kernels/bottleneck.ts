@@ -64,6 +64,33 @@ export function bottleneckDown(
 }
 
 /**
+ * a [N,R], weight [H,R], bias [H], residual [N,H] -> t = residual + factor·(a·weightᵀ + bias) and y = LN(t), [N,H] each.
+ * Throws when the weight does not fit a.
+ */
+export function bottleneckUp(
+  a: tf.Tensor2D,
+  weight: tf.Tensor2D,
+  bias: tf.Tensor1D,
+  factor: number,
+  residual: tf.Tensor2D,
+  norm: Norm,
+): { t: tf.Tensor2D; y: tf.Tensor2D } {
+  const [N, R] = a.shape
+  const H = widthOf('bottleneckUp', weight, 1, R)
+  if (!fused(R)) {
+    const t = matmul(a, weight, false, true, { bias, factor, residual })
+    return { t, y: layerNorm(t, norm.weight, norm.bias, norm.eps) }
+  }
+  const inputs = [a, weight, bias, residual, norm.weight, norm.bias]
+  const yAt = aligned(N * H)
+  const uniforms = { N, H, R, yAt, factor, eps: norm.eps }
+  const packed = runRowBlocks(once('up forward', tiled.upKernel), inputs, uniforms, [yAt + N * H])
+  const [t, y] = [viewOf<tf.Tensor2D>(packed, 0, [N, H]), viewOf<tf.Tensor2D>(packed, yAt, [N, H])]
+  packed.dispose()
+  return { t, y }
+}
+
+/**
  * The way back from y = LN(t), where t = … + factor·(act(pre)·weightUpᵀ + …): dy [N,H], t [N,H], weightUp [H,R], pre [N,R]
  * -> dt [N,H] and dpre = factor·(dt·weightUp)∘act'(pre) [N,R]. Without a norm dt is dy, and t is not read. Throws when the
  * weight does not fit, and on a norm without t.

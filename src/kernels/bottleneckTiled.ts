@@ -68,6 +68,67 @@ fn main(index : i32) {
   }
 }
 
+/** t = residual + factor·(a·weightᵀ + bias), and its LayerNorm: [t | y]. */
+export function upKernel(): Kernel {
+  return {
+    name: 'bottleneckUp tiled',
+    inputs: ['a', 'upWeight', 'upBias', 'residual', 'weight', 'bias'],
+    uniforms: { ...sizes, yAt: 'int32', factor: 'float32' },
+    workgroupSize: threads,
+    code: `${memory}${foldRows}
+fn leftAt(row : i32, k : i32, quad : i32) -> vec4<f32> {
+  if (k >= uniforms.R) { return ${zero}; }
+  return ${rowsOf('a', 'uniforms.R')};
+}
+fn rightAt(column : i32, k : i32) -> vec4<f32> {
+  let inside = min(k, uniforms.R - 1);
+  return ${vec4((j) => `upWeight[min(column + ${j}, uniforms.H - 1) * uniforms.R + inside]`)};
+}
+fn put(row : i32, h : i32, product : f32) -> f32 {
+  if ((row >= uniforms.N) | (h >= uniforms.H)) { return 0.0; }
+  let at = row * uniforms.H + h;
+  let t = residual[at] + uniforms.factor * (product + upBias[h]);
+  result[at] = t;
+  return t;
+}
+fn normed(row : i32, h : i32, mean : f32, rstd : f32) {
+  if ((row < uniforms.N) & (h < uniforms.H)) {
+    let at = row * uniforms.H + h;
+    result[uniforms.yAt + at] = (result[at] - mean) * rstd * weight[h] + bias[h];
+  }
+}
+fn main(index : i32) {
+  let thread = i32(localIndex);
+  let first = index / ${threads} * ${tile.rows};
+  let rowQuad = thread / 16; let columnQuad = thread % 16;
+  let row = first + 4 * rowQuad;
+  var total = ${zero};
+  for (var h0 = 0; h0 < uniforms.H; h0 += ${tile.columns}) {
+    let h = h0 + 4 * columnQuad;
+    ${accumulators}
+    ${product('uniforms.R', 'h0', 'uniforms.H', 'k')}
+    ${eachColumn((j) => `total += ${vec4((i) => `put(row + ${i}, h + ${j}, ${component(`c${i}`, j)})`)};`)}
+  }
+  let mean = foldRows(total) / f32(uniforms.H);
+  var squares = ${zero};
+  for (var h = 4 * columnQuad; h < uniforms.H; h += ${tile.columns}) {
+    ${eachColumn((j) => `if (h + ${j} < uniforms.H) { let k = h + ${j}; let d = ${rowsOf('result', 'uniforms.H')} - mean; squares += d * d; }`)}
+  }
+  let rstd = 1.0 / sqrt(foldRows(squares) / f32(uniforms.H) + uniforms.eps);
+  for (var h = 4 * columnQuad; h < uniforms.H; h += ${tile.columns}) {
+    ${eachColumn((j) =>
+      lines(
+        range(4).map(
+          (i) => `normed(row + ${i}, h + ${j}, ${component('mean', i)}, ${component('rstd', i)});`,
+        ),
+        4,
+      ),
+    )}
+  }
+}`,
+  }
+}
+
 /**
  * The gradient through the LayerNorm behind and through up-projection and activation: [dt | dpre]; dpre alone where there
  * is no such LayerNorm.
@@ -157,6 +218,9 @@ fn main(index : i32) {
 }`,
   }
 }
+
+/** A statement for each column of a lane's. */
+const eachColumn = (part: (j: number) => string) => lines(range(4).map(part), 4)
 
 /** What column `j` of a tile adds to a row's sums of g = dz·weight and of g times the distance from the mean. */
 function gradientSums(j: number): string {

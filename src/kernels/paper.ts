@@ -17,8 +17,7 @@ export interface PaperPipeline {
 
 /** What has happened on paper so far. */
 export interface Paper {
-  /** Bytes of buffers, the pool's free ones included: at the moment, and the most since `resetPeak`. */
-  readonly bytes: number
+  /** The most bytes of buffers since `resetPeak`, the pool's free ones included. */
   readonly peak: number
   /** Bytes of buffers that are in use at the moment. */
   readonly used: number
@@ -81,9 +80,6 @@ export function onPaper<T>(work: (paper: Paper) => T): T {
 
 function paperOf(device: PaperDevice, { bufferManager: pool, pipelineCache }: Internals): Paper {
   return {
-    get bytes() {
-      return device.bytes
-    },
     get peak() {
       return device.peak
     },

@@ -112,8 +112,6 @@ export function runWorkgroups<T extends tf.Tensor>(
     declared.map(([name, type]) => ({ type, data: [uniform(kernel, uniforms, name)] })),
     flat(target),
   )
-  // tfjs keeps what it once read of a tensor and would go on giving that.
-  if (output) backend.tensorMap.get(output.dataId).values = undefined as unknown as tf.backend_util.TypedArray
   return output ? (output as T) : (tf.engine().makeTensorFromTensorInfo(target) as T)
 }
 

@@ -78,9 +78,7 @@ export function joined(views: tf.Tensor[]): tf.Tensor1D | null {
  * Tensors of one dtype in one memory and one upload, in their order; the caller disposes each. `joined` finds those whose
  * sizes are multiples of `alignment`. On wasm and cpu each lies by itself.
  */
-export function uploadTogether(
-  parts: { data: Float32Array | Int32Array; shape: number[] }[],
-): tf.Tensor[] {
+export function uploadTogether(parts: { data: Float32Array | Int32Array; shape: number[] }[]): tf.Tensor[] {
   const first = parts[0]?.data
   if (!first || !onGpu()) return parts.map(({ data, shape }) => uploadTensor(data, shape))
   const length = parts.reduce((total, { data }) => total + aligned(data.length), 0)
@@ -138,7 +136,10 @@ export function allowViews(backend: WebGPUBackend): void {
     const data = backend.tensorMap.get(dataId)
     if (data.values || !data.resource) return read(dataId)
     const [from, size] = [start(dataId), bytes(dataId)]
-    const staging = inside.bufferManager.acquireBuffer(size, GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ)
+    const staging = inside.bufferManager.acquireBuffer(
+      size,
+      GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ,
+    )
     inside.ensureCommandEncoderReady()
     inside.endComputePassEncoder()
     inside.commandEncoder.copyBufferToBuffer(data.resource as GPUBuffer, from, staging, 0, size)

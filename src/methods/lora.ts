@@ -160,7 +160,8 @@ function rowNorms(weight: Float32Array, rows: number): Float32Array {
 }
 
 function changesAt(walk: Walk, site: LinearSite): boolean {
-  const stands = (name: string) => walk.config(lora, name, (config) => changes(config, site, walk.layer)) !== null
+  const stands = (name: string) =>
+    walk.config(lora, name, (config) => changes(config, site, walk.layer)) !== null
   return walk.setup !== null && namesIn(walk.setup).some(stands)
 }
 
@@ -193,7 +194,9 @@ function linear(walk: Walk, site: LinearSite, x: Matrix, frozen: FrozenLinear): 
   const config = configOf(last)!
   if (config.composition_mode === 'scale') return delta.multiply(ops, y, part, S)
   const sum = delta.addTo(ops, y, part, S)
-  return config.use_dora ? ops.mul(sum, doraScale(walk, loraPath(layer, site, last), ops.inFull(frozen.weight))) : sum
+  return config.use_dora
+    ? ops.mul(sum, doraScale(walk, loraPath(layer, site, last), ops.inFull(frozen.weight)))
+    : sum
 }
 
 /** y + s·B·A·dropout(x), the sum made with the last product: the common case of one adapter. */

@@ -3,7 +3,7 @@ import type { AdapterConfig, AdapterSetup, ModelSetup } from '../config.ts'
 import { childConfigs } from './registry.ts'
 
 /** Whether padding changes an answer, as it does in the library: gates average over it and prompts attend to it. */
-export function heedsPadding({ adapters }: ModelSetup): boolean {
+export function heedsPadding({ adapters }: Pick<ModelSetup, 'adapters'>): boolean {
   const heeds = (config: AdapterConfig) =>
     config.architecture === 'prompt_tuning' || ('use_gating' in config && config.use_gating)
   return Object.values(adapters).flatMap(childConfigs).some(heeds)
@@ -14,7 +14,7 @@ export function heedsPadding({ adapters }: ModelSetup): boolean {
  * row (`freely`), every part padded as the whole (`same_length`), or not at all, where a block tells the rows apart by
  * their place (`never`).
  */
-export function cuttable(setup: ModelSetup): 'freely' | 'same_length' | 'never' {
+export function cuttable(setup: Pick<ModelSetup, 'adapters' | 'active'>): 'freely' | 'same_length' | 'never' {
   if (holds(setup.active, 'BatchSplit')) return 'never'
   return heedsPadding(setup) || holds(setup.active, 'Split') ? 'same_length' : 'freely'
 }

@@ -9,11 +9,11 @@ import { attention, attentionBackward } from '../kernels/attention.ts'
 import {
   bottleneckDown,
   bottleneckDownBackward,
+  bottleneckUp,
   bottleneckUpBackward,
   bottleneckWeightBackward,
 } from '../kernels/bottleneck.ts'
 import { dropout, type Drop } from '../kernels/dropout.ts'
-import { layerNorm } from '../kernels/layerNorm.ts'
 import { linear, linearBackwardBias, linearBackwardWeight } from '../kernels/linear.ts'
 import { matmul, projections, projectionsBackwardInput } from '../kernels/matmul.ts'
 import { joined, viewOf } from '../kernels/views.ts'
@@ -164,30 +164,24 @@ export interface Bottleneck {
 export function bottleneck(tape: Tape, parts: Bottleneck): Matrix {
   const { x, before, down, up, factor, residual, after } = parts
   const norms = { before: before && frozenNorm(before), after: frozenNorm(after) }
-  const { pre, a, t, y } = tf.tidy(() => {
-    const { pre, a } = bottleneckDown(
-      x.tensor,
-      norms.before,
-      down.weight.tensor,
-      down.bias.tensor,
-      parts.activation,
-    )
-    const t = linear(a, up.weight.tensor, up.bias.tensor, { factor, residual: residual.tensor })
-    return { pre, a, t, y: layerNorm(t, norms.after.weight, norms.after.bias, norms.after.eps) }
-  })
+  const [downWeight, upWeight] = [down.weight.tensor, up.weight.tensor]
+  const { pre, a } = bottleneckDown(x.tensor, norms.before, downWeight, down.bias.tensor, parts.activation)
+  const { t, y } = bottleneckUp(a, upWeight, up.bias.tensor, factor, residual.tensor, norms.after)
   const kept = { pre: new Var(pre, false, false), a: new Var(a, false, false), t: new Var(t, false, false) }
   const leaves = [down.weight, down.bias, up.weight, up.bias]
   const same = x === residual
   const inputs = [x, ...(same ? [] : [residual]), ...leaves]
   const result = tape.record<tf.Tensor2D>(y, inputs, [x, ...Object.values(kept)], (dy) => {
     const [pre, a, t] = [kept.pre.tensor, kept.a.tensor, kept.t.tensor]
-    const { dt, dpre } = bottleneckUpBackward(dy, t, norms.after, up.weight.tensor, parts.activation, pre, factor)
-    const own = bottleneckWeightBackward(
-      { x: x.tensor, norm: norms.before, a, dpre, dt, factor },
-      leaves.some(({ trained }) => trained) ? leaves.map((leaf) => tape.slotOf(leaf)) : null,
-    )
+    const { dt, dpre } = bottleneckUpBackward(dy, t, norms.after, upWeight, parts.activation, pre, factor)
+    const own = leaves.some(({ trained }) => trained)
+      ? bottleneckWeightBackward(
+          { x: x.tensor, norm: norms.before, a, dpre, dt, factor },
+          leaves.map((leaf) => tape.slotOf(leaf)),
+        )
+      : leaves.map(() => null)
     const more = same ? dt : tape.take(x)
-    const dx = x.trained ? bottleneckDownBackward(dpre, down.weight.tensor, x.tensor, norms.before, more) : null
+    const dx = x.trained ? bottleneckDownBackward(dpre, downWeight, x.tensor, norms.before, more) : null
     return [dx, ...(same ? [] : [dt]), ...own]
   })
   Object.values(kept).forEach((one) => tape.release(one))

@@ -6,10 +6,13 @@ import type { Matrix } from './ops.ts'
 import type { Layer } from './roberta.ts'
 import type { ModelWalk } from './walk.ts'
 
-/** x [B·S,H] -> the next x [B·S,H]. Each half is a scope of its own, so that what only it needs is freed early. */
-export function forwardLayer(walk: ModelWalk, layer: Layer, x: Matrix): Matrix {
+/**
+ * x [B·S,H] -> the next x [B·S,H]; where only the first token of each text is `read` of it, [B,H], and the walk's rows
+ * have one token from then on. Each half is a scope of its own, so that what only it needs is freed early.
+ */
+export function forwardLayer(walk: ModelWalk, layer: Layer, x: Matrix, read = false): Matrix {
   const { tape } = walk.ops
-  const y = tape.scope(() => attended(walk, layer.attention, x))
+  const y = tape.scope(() => attended(walk, layer.attention, x, read))
   const next = tape.scope(() => fedForward(walk, layer, y))
   tape.release(y)
   const changed = walk.place('layerOutput')?.(walk, next)
@@ -17,16 +20,18 @@ export function forwardLayer(walk: ModelWalk, layer: Layer, x: Matrix): Matrix {
   return changed ?? next
 }
 
-function attended(walk: ModelWalk, { self, output }: Layer['attention'], x: Matrix): Matrix {
-  const { ops, base } = walk
+function attended(walk: ModelWalk, { self, output }: Layer['attention'], x: Matrix, read: boolean): Matrix {
+  const { ops, base, B } = walk
   const { weight, bias } = output.dense
-  const o = ops.tape.scope(() => selfAttention(walk, self, x))
+  const all = ops.tape.scope(() => selfAttention(walk, self, x))
+  const [o, u] = read ? [ops.firstToken(all, B), ops.firstToken(x, B)] : [all, x]
+  if (read) walk.S = 1
   const dense = (residual: Matrix | null) => {
     const h = ops.linear(o, weight, bias, { rate: base.hidden_dropout_prob, residual })
     ops.tape.release(o)
     return h
   }
-  return sublayer(walk, 'attention.output', new Joining(walk, dense, x), output.LayerNorm)
+  return sublayer(walk, 'attention.output', new Joining(walk, dense, u), output.LayerNorm)
 }
 
 function fedForward(walk: ModelWalk, { intermediate, output }: Layer, y: Matrix): Matrix {

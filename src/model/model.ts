@@ -5,7 +5,6 @@
 import * as tf from '@tensorflow/tfjs-core'
 import type {
   AdapterConfig,
-  AdapterSetup,
   HeadConfig,
   ModelSetup,
   RobertaConfig,
@@ -17,9 +16,9 @@ import { fusionParameters } from '../methods/fusion.ts'
 import type { Parameter } from '../methods/method.ts'
 import { parametersOf } from '../methods/registry.ts'
 import type { Batch } from './batch.ts'
-import { headForward, headParameters, lossOf, maskedLMScores, type HeadInput } from './heads/head.ts'
+import { encode, headInputs, readBy } from './encoder.ts'
+import { headForward, headParameters, lossOf, maskedLMScores } from './heads/head.ts'
 import { readVectors, type Reading } from './heads/reading.ts'
-import { forwardLayer } from './layer.ts'
 import type { Matrix } from './ops.ts'
 import {
   flatten,
@@ -31,7 +30,7 @@ import {
   type Layout,
   type Views,
 } from './params.ts'
-import { assemble, embed, wordTable, type Roberta, type Weights } from './roberta.ts'
+import { assemble, wordTable, type Roberta, type Weights } from './roberta.ts'
 import { constant, trained, Var } from './tape.ts'
 import { keepsAll, ModelWalk, type Noise, type Saving } from './walk.ts'
 
@@ -204,24 +203,24 @@ export async function tensorsOf({ current, frozen }: Model): Promise<TensorMap> 
 }
 
 /**
- * Evaluation mode: logits of each active head and the last hidden state [B·S,H] (under Parallel [k·B·S,H]), all the
- * caller's. `logits` are the first head's. `without` passes one adapter by.
+ * Evaluation mode: logits of each active head, the caller's; `logits` are the first head's. `without` passes one adapter
+ * by.
  */
 export function predict(
   model: Model,
   batch: Batch,
   without: string | null = null,
-): { logits: tf.Tensor2D; others: tf.Tensor2D[]; last_hidden_state: tf.Tensor2D } {
+): { logits: tf.Tensor2D; others: tf.Tensor2D[] } {
   return tf.tidy(() => {
     const walk = walkOf(model, batch, null, false, without)
-    const x = encode(walk, model.current.weights, batch)
+    const x = encode(walk, model.current.weights, batch, { reads: readBy(model.setup) })
     const { heads, active_heads } = model.setup
-    const [logits, ...others] = headInputs(walk, model, x, batch).map((own, i) => {
+    const [logits, ...others] = headInputs(walk, model.setup, x, batch).map((own, i) => {
       const name = active_heads[i]!
       return headForward(walk, model.current.weights, heads[name]!, name, own.x, own.batch).tensor
     })
     walk.dispose()
-    return { logits: logits!, others, last_hidden_state: x.tensor }
+    return { logits: logits!, others }
   })
 }
 
@@ -230,19 +229,21 @@ export function maskedScores(model: Model, batch: Batch): { losses: tf.Tensor1D;
   return tf.tidy(() => {
     const walk = walkOf(model, batch, null, false)
     const { weights } = model.current
-    const [input] = headInputs(walk, model, encode(walk, weights, batch), batch)
+    const [input] = headInputs(walk, model.setup, encode(walk, weights, batch), batch)
     const scores = maskedLMScores(walk, weights, model.setup.active_heads[0]!, input!.x, batch)
     walk.dispose()
     return scores
   })
 }
 
-/** Embeddings and every layer's output [B·S,H], lowest first, in evaluation mode; the caller's. */
+/**
+ * Embeddings and every layer's output [B·S,H] (under Parallel [k·B·S,H]), lowest first, in evaluation mode; the caller's.
+ */
 export function hiddenStates(model: Model, batch: Batch): tf.Tensor2D[] {
   return tf.tidy(() => {
     const states: tf.Tensor2D[] = []
     const walk = walkOf(model, batch, null, false)
-    encode(walk, model.current.weights, batch, ({ tensor }) => states.push(tf.clone(tensor)))
+    encode(walk, model.current.weights, batch, { onState: ({ tensor }) => states.push(tf.clone(tensor)) })
     walk.dispose()
     return states
   })
@@ -260,7 +261,8 @@ export function lowerLayers(
 ): tf.Tensor2D {
   return tf.tidy(() => {
     const walk = walkOf(model, batch, null, false)
-    const x = encode(walk, model.current.weights, batch, () => {}, layers)
+    const reads = reading ? readBy(model.setup) : 'all'
+    const x = encode(walk, model.current.weights, batch, { end: layers, reads })
     const read = reading ? readVectors(walk, reading, x, batch) : x.tensor
     walk.dispose()
     return read
@@ -283,9 +285,9 @@ export function lossAndGradient(
     const walk = walkOf(model, batch, noise, true, null, saving)
     let grads: ReadonlyMap<Var, tf.Tensor> = new Map()
     try {
-      const x = encode(walk, model.current.weights, batch)
       const { setup, current } = model
-      const inputs = headInputs(walk, model, x, batch)
+      const x = encode(walk, current.weights, batch, { reads: readBy(setup) })
+      const inputs = headInputs(walk, setup, x, batch)
       const { loss, seeds } = lossOf(walk, current.weights, setup, inputs, batch, label_smoothing)
       walk.tape.release(x)
       const { layout } = model
@@ -317,77 +319,4 @@ function walkOf(
   saving: Saving = keepsAll,
 ): ModelWalk {
   return new ModelWalk(roberta.config, { setup, vars: current.vars }, batch, noise, learns, without, saving)
-}
-
-/** Embeddings and layers, from where the batch starts and below layer `end`: [B·S,H]. */
-function encode(
-  walk: ModelWalk,
-  weights: Weights,
-  batch: Batch,
-  onState: (x: Matrix) => void = () => {},
-  end = weights.encoder.layer.length,
-): Matrix {
-  const { tape, ops } = walk
-  const { start } = batch
-  let x: Matrix = start ? constant(start.x) : embedded(walk, weights, batch)
-  onState(x)
-  for (const [l, layer] of [...weights.encoder.layer.entries()].slice(start?.layers ?? 0, end)) {
-    const input = x
-    const run = () => {
-      walk.layer = l
-      ops.at(l)
-      return tape.scope(() => forwardLayer(walk, layer, input))
-    }
-    const next = walk.saving.recompute ? tape.recomputed(input, run) : run()
-    tape.release(x)
-    x = next
-    onState(x)
-  }
-  ops.at(end)
-  return x
-}
-
-/** The embedded batch, once for each adapter that runs in parallel, with what methods put around it. */
-function embedded(walk: ModelWalk, weights: Weights, batch: Batch): Matrix {
-  const { ops, tape, replicas } = walk
-  const [x] = tape.scope(() => {
-    const once = embed(ops, walk.base, weights, batch)
-    const all = ops.concat(new Array<Matrix>(replicas).fill(once), 0)
-    const changed = walk.place('embeddings')?.(walk, all) ?? all
-    return [changed, new Var(walk.attention_mask, false, false)]
-  })
-  return x as Matrix
-}
-
-/**
- * What each active head reads: the last hidden state, or, under Parallel and BatchSplit with a head for each part, its
- * own part of the batch.
- */
-function headInputs(walk: ModelWalk, { setup, roberta }: Model, x: Matrix, batch: Batch): HeadInput[] {
-  const { active, active_heads } = setup
-  walk.layer = roberta.config.num_hidden_layers
-  const k = active_heads.length
-  if (k > 1 && walk.replicas === k)
-    return active_heads.map((_, i) => ({ x: rowsOf(walk, x, i * batch.B, batch.B), batch }))
-  const last = outermost(active)
-  if (k < 2 || last?.type !== 'BatchSplit' || last.batch_sizes.length !== k)
-    return active_heads.map(() => ({ x, batch }))
-  let start = 0
-  return last.batch_sizes.map((B) => {
-    const part = { ...batch, B, labels: tf.slice(batch.labels, start, B) }
-    const input = { x: rowsOf(walk, x, start, B), batch: part }
-    start += B
-    return input
-  })
-}
-
-/** The hidden states of `count` rows of the batch from `start`. */
-function rowsOf({ ops, S }: ModelWalk, x: Matrix, start: number, count: number): Matrix {
-  return ops.slice(x, 0, start * S, count * S)
-}
-
-/** The block that ends a setup: the last one of a Stack. */
-function outermost(setup: AdapterSetup | null): Exclude<AdapterSetup, string> | null {
-  if (setup === null || typeof setup === 'string') return null
-  return setup.type === 'Stack' ? outermost(setup.children.at(-1) ?? null) : setup
 }

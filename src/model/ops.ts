@@ -67,7 +67,11 @@ export class Ops {
     x: Matrix,
     weight: Matrix,
     bias: Vector | null,
-    { rate = 0, residual = null, factor = 1 }: { rate?: number; residual?: Matrix | null; factor?: number } = {},
+    {
+      rate = 0,
+      residual = null,
+      factor = 1,
+    }: { rate?: number; residual?: Matrix | null; factor?: number } = {},
   ): Matrix {
     const drop = this.#drop(rate)
     const y = linear(x.tensor, weight.tensor, bias?.tensor ?? null, {
@@ -231,12 +235,7 @@ export class Ops {
   }
 
   /** The same for the projections [3,B·S,H] of `projected`. */
-  selfAttention(
-    qkv: Var<tf.Tensor3D>,
-    attention_mask: Mask,
-    sizes: AttentionSizes,
-    rate: number,
-  ): Matrix {
+  selfAttention(qkv: Var<tf.Tensor3D>, attention_mask: Mask, sizes: AttentionSizes, rate: number): Matrix {
     return selfAttended(this.tape, qkv, attention_mask, sizes, this.#drop(rate))
   }
 
@@ -340,7 +339,12 @@ export class Ops {
   embeddingNorm(
     words: Matrix[],
     ids: tf.Tensor1D,
-    { positions, position_ids, types, norm }: {
+    {
+      positions,
+      position_ids,
+      types,
+      norm,
+    }: {
       positions: Matrix
       position_ids: tf.Tensor1D
       types: Matrix
@@ -355,6 +359,7 @@ export class Ops {
   /** x [B·S,H] -> [B,H]: row 0 of each text. */
   firstToken(x: Matrix, B: number): Matrix {
     const S = x.shape[0] / B
+    if (S === 1) return x
     return this.tape.record(firstToken(x.tensor, B), [x], [], (dy) => [firstTokenBackward(dy, S)])
   }
 
@@ -375,7 +380,9 @@ export class Ops {
 
   /** A frozen matrix in full precision, whatever it is held in. */
   inFull(weight: Matrix): Matrix {
-    return weight.tensor.dtype === 'int32' ? new Var(halfToFloat<tf.Tensor2D>(weight.tensor), false, false) : weight
+    return weight.tensor.dtype === 'int32'
+      ? new Var(halfToFloat<tf.Tensor2D>(weight.tensor), false, false)
+      : weight
   }
 
   /** The same values, through which no gradient goes. */

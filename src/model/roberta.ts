@@ -107,7 +107,11 @@ function normedEmbeddings(
 ): Matrix {
   const { word_embeddings, position_embeddings, token_type_embeddings, LayerNorm } = embeddings
   const { weight, bias, eps } = LayerNorm
-  const [words, positions, types] = [word_embeddings.weight, position_embeddings.weight, token_type_embeddings.weight]
+  const [words, positions, types] = [
+    word_embeddings.weight,
+    position_embeddings.weight,
+    token_type_embeddings.weight,
+  ]
   if (![...words, positions, types, weight, bias].some(({ trained }) => trained))
     return ops.embeddingNorm(words, input_ids, { positions, position_ids, types, norm: LayerNorm })
   const word = ops.embedding(words, input_ids, pad) // [N,H]

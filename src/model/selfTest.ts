@@ -58,11 +58,11 @@ async function checkCase(roberta: Roberta, one: Case): Promise<SelfTestReport['c
     attention_mask: input_ids.map((id) => Number(id !== roberta.config.pad_token_id)),
     labels: Int32Array.from(stored.labels),
   })
-  const { logits, last_hidden_state } = predict(model, batch)
+  const { logits } = predict(model, batch)
   const { loss, gradient } = lossAndGradient(model, batch, null, 0)
   const forward = Math.max(worst(await logits.data(), one.logits), worst(await loss.data(), [one.loss]))
   const backward = worstGradient(model, Float32Array.from(await gradient.data()), one)
-  tf.dispose([logits, last_hidden_state, loss, gradient])
+  tf.dispose([logits, loss, gradient])
   disposeBatch(batch)
   disposeModel(model)
   return [

@@ -166,10 +166,7 @@ export class Tape {
    * trained leaf it reached; they are the caller's. `slots`: where a leaf's gradient is best written (kernels/views.ts);
    * it is there if what is returned lies there. The tape is empty afterwards.
    */
-  backward(
-    seeds: [Var, tf.Tensor][],
-    slots: ReadonlyMap<Var, tf.Tensor> = new Map(),
-  ): Map<Var, tf.Tensor> {
+  backward(seeds: [Var, tf.Tensor][], slots: ReadonlyMap<Var, tf.Tensor> = new Map()): Map<Var, tf.Tensor> {
     const grads = (this.#grads = new Map<Var, tf.Tensor>())
     this.#slots = slots
     for (const [output, dy] of seeds)

@@ -33,6 +33,7 @@ const products: [string, Flops][] = [
   ['attentionBackward tiled', attention(7)],
   ['attentionBackward plain', attention(7)],
   ['bottleneckDown ', bottleneck(1)],
+  ['bottleneckUp ', bottleneck(1)],
   ['bottleneckUpBackward ', bottleneck(1)],
   ['bottleneckWeightBackward ', bottleneck(2)],
   ['bottleneckDownBackward ', bottleneck(1)],

@@ -33,15 +33,18 @@ interface Parts {
   frozen: boolean
 }
 
-/** What `adapter` needs on a batch of B rows of S tokens, with a classification head of `labels` classes. */
-export function need(shape: Shape, adapter: AdapterConfig, labels: number): Need {
+/**
+ * What `adapter` needs on a batch of B rows of S tokens, with a classification head of `labels` classes: every token through
+ * every layer, as the model is written down. `floor`: of the last layer only what the head's one token takes.
+ */
+export function need(shape: Shape, adapter: AdapterConfig, labels: number, floor = false): Need {
   const parts = partsOf(adapter)
   const sum = new Sum()
   const { config, B } = shape
   const H = config.hidden_size
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    const lowest = layer === 0 && !parts.full
-    layerNeed(sum, shape, parts, lowest)
+    const top = floor && layer === config.num_hidden_layers - 1
+    layerNeed(sum, shape, parts, layer, top ? B : B * shape.S)
   }
   if (parts.prefix) prefixNetwork(sum, shape, parts.prefix)
   sum.linear(B, H, H, true, !parts.frozen)
@@ -49,39 +52,37 @@ export function need(shape: Shape, adapter: AdapterConfig, labels: number): Need
   return { forward: sum.forward, backward: sum.backward }
 }
 
-function layerNeed(sum: Sum, shape: Shape, parts: Parts, lowest: boolean): void {
+/** One layer; `rows`: how many are needed above its keys and values. */
+function layerNeed(sum: Sum, shape: Shape, parts: Parts, layer: number, rows: number): void {
   const { config, B, S } = shape
   const { hidden_size: H, intermediate_size: I } = config
-  const N = B * S
   const { full, frozen, bottleneck, lora, prefix } = parts
+  const N = B * S
   /** Whether a gradient must reach the layer's input, and what the attention's results are made of. */
-  const down = !frozen && !lowest
+  const down = !frozen && (layer > 0 || full)
   const within = { q: down || lora !== null, k: down, v: down || lora !== null }
   const attends = within.q || within.k || within.v || prefix !== null
-  for (let i = 0; i < 3; i++) sum.linear(N, H, H, full, down)
-  for (let i = 0; lora && i < 2; i++) {
-    sum.linear(N, H, lora.r, true, down)
-    sum.linear(N, lora.r, H, true, true)
-    if (lora.use_gating) sum.linear(N, H, 1, true, down)
+  for (const count of [rows, N, N]) sum.linear(count, H, H, full, down)
+  for (const count of lora ? [rows, N] : []) {
+    sum.linear(count, H, lora!.r, true, down)
+    sum.linear(count, lora!.r, H, true, true)
+    if (lora!.use_gating) sum.linear(count, H, 1, true, down)
   }
   const P = prefix?.prefix_length ?? 0
   if (prefix?.use_gating) sum.linear(N, H, 2, true, down)
-  attention(sum, N, S, P, H, within)
-  // A gradient passes the feed-forward part where something below it trains; a bottleneck stands behind it.
-  sum.linear(N, H, H, full, attends)
-  const parallel = bottleneck?.is_parallel === true
-  sum.linear(N, H, I, full, attends)
-  sum.linear(N, I, H, full, attends)
+  attention(sum, rows, S, P, H, within)
+  // A gradient passes the feed-forward part where something below it trains; a bottleneck stands behind or beside it.
+  sum.linear(rows, H, H, full, attends)
+  sum.linear(rows, H, I, full, attends)
+  sum.linear(rows, I, H, full, attends)
   if (!bottleneck) return
   const R = Math.floor(H / (bottleneck.reduction_factor as number))
-  // Its input hangs on what trains below: the attention, or, behind the feed-forward part, all of this layer.
-  const input = parallel ? attends : attends || lora !== null
-  sum.linear(N, H, R, true, input)
-  sum.linear(N, R, H, true, true)
-  if (bottleneck.use_gating) sum.linear(N, H, 1, true, input)
+  sum.linear(rows, H, R, true, attends)
+  sum.linear(rows, R, H, true, true)
+  if (bottleneck.use_gating) sum.linear(rows, H, 1, true, attends)
 }
 
-/** q·kᵀ and p·v over S queries and P + S keys; back, the scores once more and one product for every gradient. */
+/** q·kᵀ and p·v of N queries over P + S keys; back, the scores once more and one product for every gradient. */
 function attention(
   sum: Sum,
   N: number,

@@ -1,7 +1,6 @@
 /** What the figures must reach, and whether they do. */
 import { isFlat, type Growth } from './growth.ts'
 import type { Measured } from './measure.ts'
-import type { Need } from './need.ts'
 import type { Padding } from './padding.ts'
 
 export interface Verdict {
@@ -14,7 +13,8 @@ export interface Verdict {
 /** Figures that the targets speak of; null: not measured, which is no verdict. */
 export interface Figures {
   step: Measured
-  needed: Need
+  /** Operations that the step needs. */
+  needed: number
   /** Peaks with what a switch turns on, in bytes. */
   halfPeak: number | null
   recomputedPeak: number | null
@@ -31,7 +31,7 @@ const batchArrays = ['input_ids', 'lengths', 'labels']
 /** The figures of a seq_bn step and of what surrounds it, each beside its target. */
 export function verdicts(figures: Figures): Verdict[] {
   const { step, needed, growth, padding } = figures
-  const flops = step.flops / (needed.forward + needed.backward)
+  const flops = step.flops / needed
   const arrays = step.uploaded.flatMap((upload) => upload.split(' + '))
   const found: (Verdict | null)[] = [
     atMost('dispatches', step.dispatches, 250, String),

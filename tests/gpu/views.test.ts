@@ -43,7 +43,9 @@ describe('views', () => {
     const parts = [0, 1, 2].map((i) => ({ data: numbers(64, 100 * i), shape: [8, 8] }))
     const [a, b, c] = uploadTogether(parts) as [tf.Tensor, tf.Tensor, tf.Tensor]
     const whole = joined([a, b, c])!
-    expect(await whole.data()).toEqual(Float32Array.from([0, 100, 200].flatMap((from) => [...numbers(64, from)])))
+    expect(await whole.data()).toEqual(
+      Float32Array.from([0, 100, 200].flatMap((from) => [...numbers(64, from)])),
+    )
     expect(await joined([b, c])!.data()).toHaveLength(128)
     expect(joined([a, c])).toBeNull()
     expect(joined([b, a])).toBeNull()

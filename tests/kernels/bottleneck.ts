@@ -6,6 +6,7 @@ import { uploadTensor } from '../../src/kernels/backend.ts'
 import {
   bottleneckDown,
   bottleneckDownBackward,
+  bottleneckUp,
   bottleneckUpBackward,
   bottleneckWeightBackward,
 } from '../../src/kernels/bottleneck.ts'
@@ -176,6 +177,20 @@ export function declareBottleneck(): void {
       return [pre, a]
     })
     expectAll(got, { pre, a: pre.map(activationTruth[act]!) })
+  })
+
+  test.each(cases)('up of [%i,%i] from %i (%s, factor %d)', async (N, H, R, _, factor) => {
+    const [a, residual, bias] = [random(N * R), rows(N, H), random(H)]
+    const weight = random(H * R).map((value) => value / Math.sqrt(R))
+    const norm = normOf(H)
+    const up = product(a, weight, N, H, R, false, true)
+    const t = up.map((value, i) => residual[i]! + factor * (value + bias[i % H]!))
+    const got = await results(() => {
+      const given = [matrix(weight, R), vector(bias), factor, matrix(residual, H), upload(norm)!] as const
+      const { t, y } = bottleneckUp(matrix(a, R), ...given)
+      return [t, y]
+    })
+    expectAll(got, { t, y: normed(t, norm) })
   })
 
   test.each(both)(

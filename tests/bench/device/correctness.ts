@@ -149,9 +149,9 @@ async function againstReference(
 
 async function resultsOf(model: Model, host: HostBatch): Promise<Float32Array[]> {
   const batch = uploadBatch(model.roberta.config, host)
-  const { logits, last_hidden_state } = predict(model, batch)
+  const { logits, others } = predict(model, batch)
   const { loss, gradient } = lossAndGradient(model, batch, { seed: 1, call: 3, base: true }, 0.1)
-  const results = [logits, last_hidden_state, loss, gradient]
+  const results = [logits, ...others, loss, gradient]
   const values = await Promise.all(results.map(async (one) => Float32Array.from(await one.data())))
   tf.dispose(results)
   disposeBatch(batch)

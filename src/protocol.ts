@@ -191,7 +191,8 @@ export type TrainState = 'running' | 'paused'
 
 export type RunEvent =
   | { type: 'device'; report: DeviceReport }
-  | { type: 'selfTest'; report: SelfTestReport }
+  /** `notes`: what runs the slower way on this device and why, a sentence each. */
+  | { type: 'selfTest'; report: SelfTestReport; notes: string[] }
   /** `seconds_left` is null until it means something. */
   | {
       type: 'download'

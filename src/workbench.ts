@@ -6,15 +6,15 @@ import { assemble, noMembers, withDrop, type Assembled, type Own } from './assem
 import { openBase, type Base } from './base.ts'
 import type { AdapterBundle, Assembly, HeadOptions, ModelSetup, SetupBundle } from './config.ts'
 import { buildDataset, guessMapping, guessRoles, summarise, type Dataset } from './data/dataset.ts'
-import { deviceLine, failures } from './deviceText.ts'
+import { deviceLine, failures, slowerWays } from './deviceText.ts'
 import { parseSources, preview, type Table } from './data/parse.ts'
 import { adapterName, checkBase } from './io/adapterKeys.ts'
 import { getCheckpoint, getRun } from './io/db.ts'
 import type { DownloadProgress } from './io/progress.ts'
 import { checkSetupBase } from './io/setup.ts'
 import { openBackend } from './kernels/backend.ts'
+import { testDevice, type DeviceTestReport } from './model/deviceTest.ts'
 import { disposeRoberta } from './model/roberta.ts'
-import { selfTest, type SelfTestReport } from './model/selfTest.ts'
 import { Opened, promptOfRun, summaryOf } from './opened.ts'
 import type { Command, Mapping, RunEvent } from './protocol.ts'
 import { alone, predictTexts } from './predict.ts'
@@ -53,7 +53,7 @@ interface Mapped {
 }
 
 export class Workbench {
-  #test: SelfTestReport | null = null
+  #test: DeviceTestReport | null = null
   #base: Base | null = null
   #download: AbortController | null = null
   #tables: Table[] = []
@@ -83,8 +83,8 @@ export class Workbench {
       onError: complain,
     })
     this.post({ type: 'device', report })
-    this.#test = await selfTest()
-    this.post({ type: 'selfTest', report: this.#test })
+    this.#test = await testDevice()
+    this.post({ type: 'selfTest', report: this.#test, notes: slowerWays(this.#test) })
   }
 
   async openModel({ source, precision }: Of<'openModel'>): Promise<void> {

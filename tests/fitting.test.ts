@@ -51,7 +51,9 @@ describe('a run that takes more than there is', () => {
     expect(fitOf(roberta, sizes, null).problem).toBeNull()
     const fit = fitOf(roberta, sizes, 0.9 * total)
     expect(fit.problem).toMatch(/needs about .* MB, and you say that the device has/)
-    expect(fit.remedies.map(({ change }) => Object.keys(change))).toEqual([
+    const training = (change: object) =>
+      Object.keys(change).filter((key) => key !== 'per_device_eval_batch_size')
+    expect(fit.remedies.map(({ change }) => training(change))).toEqual([
       ['max_tokens_per_batch'],
       ['per_device_train_batch_size', 'gradient_accumulation_steps'],
       ['gradient_checkpointing'],

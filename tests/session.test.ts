@@ -20,6 +20,7 @@ const report: DeviceReport = {
     maxBufferSize: 1,
     maxStorageBufferBindingSize: 1,
     maxStorageBuffersPerShaderStage: 8,
+    maxComputeWorkgroupStorageSize: 16_384,
     maxComputeInvocationsPerWorkgroup: 256,
   },
   slow: false,
@@ -121,7 +122,7 @@ beforeEach(() => {
   answers = {
     openDevice: [
       { type: 'device', report },
-      { type: 'selfTest', report: { passed: true, checks: [], ms: 1 } },
+      { type: 'selfTest', report: { passed: true, checks: [], ms: 1 }, notes: [] },
     ],
     openModel: [{ type: 'model', base, config, notes: [], bytes: 10 }],
     openData: [tables],

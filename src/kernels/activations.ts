@@ -4,7 +4,7 @@
  * & Stegun 7.1.26, in tfjs as in our WGSL: its error is below 1.5e-7, and the gradient uses the exact density beside it.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import { onGpu, runElements, type Kernel } from './program.ts'
+import { runElements, runsOwn, type Kernel } from './program.ts'
 
 /** Every name of the library but `prelu` and `xielu`, which have weights of their own. */
 export const activations = [
@@ -37,14 +37,14 @@ export type Activation = (typeof activations)[number]
 /** x -> f(x). Throws on a name that is not one of `Activation`. */
 export function activation<T extends tf.Tensor>(name: Activation, x: T): T {
   const formula = find(name)
-  if (!onGpu()) return tf.tidy(() => formula.forward(x) as T)
+  if (!runsOwn('activation')) return tf.tidy(() => formula.forward(x) as T)
   return runWgsl(name, 'forward', formula.wgsl.forward, [x], x)
 }
 
 /** dy, x -> dy f'(x). Throws as `activation`. */
 export function activationBackward<T extends tf.Tensor>(name: Activation, dy: T, x: T): T {
   const formula = find(name)
-  if (!onGpu()) return tf.tidy(() => tf.mul<T>(dy, formula.derivative(x)))
+  if (!runsOwn('activation')) return tf.tidy(() => tf.mul<T>(dy, formula.derivative(x)))
   return runWgsl(name, 'backward', `dy[index] * (${formula.wgsl.derivative})`, [x, dy], x)
 }
 

@@ -6,6 +6,7 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import type { WebGPUBackend } from '@tensorflow/tfjs-backend-webgpu'
+import { needsSoftwareVariants } from './limits.ts'
 import { boundPool } from './pool.ts'
 import { allowViews } from './views.ts'
 
@@ -24,6 +25,7 @@ export interface DeviceReport {
     maxBufferSize: number
     maxStorageBufferBindingSize: number
     maxStorageBuffersPerShaderStage: number
+    maxComputeWorkgroupStorageSize: number
     maxComputeInvocationsPerWorkgroup: number
   }
   /** Its speeds say nothing about a GPU's: wasm, cpu or a software adapter. */
@@ -79,7 +81,8 @@ export async function openBackend(kind: BackendKind, options: BackendOptions = {
     boundPool(webgpuBackend())
     allowViews(webgpuBackend())
   }
-  forSoftware = options.variants ? options.variants === 'software' : opened.is_fallback
+  const fewThreads = kind === 'webgpu' && needsSoftwareVariants(opened.limits)
+  forSoftware = options.variants ? options.variants === 'software' : opened.is_fallback || fewThreads
   return opened
 }
 
@@ -89,7 +92,7 @@ export function openedDevice(): DeviceReport {
   return opened
 }
 
-/** Whether to run the WGSL variants for software adapters: no barriers, large tiles. */
+/** Whether to run the WGSL variants for software adapters (no barriers, large tiles), as a small GPU does too. */
 export function softwareVariants(): boolean {
   return forSoftware
 }
@@ -199,6 +202,7 @@ async function openHost(kind: 'wasm' | 'cpu', { wasmPath }: BackendOptions): Pro
       maxBufferSize: Number.MAX_SAFE_INTEGER,
       maxStorageBufferBindingSize: Number.MAX_SAFE_INTEGER,
       maxStorageBuffersPerShaderStage: 0,
+      maxComputeWorkgroupStorageSize: 0,
       maxComputeInvocationsPerWorkgroup: 0,
     },
     slow: true,
@@ -278,6 +282,7 @@ function describe({ info }: GPUAdapter, { features, limits }: GPUDevice): Device
       maxBufferSize: limits.maxBufferSize,
       maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
       maxStorageBuffersPerShaderStage: limits.maxStorageBuffersPerShaderStage,
+      maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
       maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
     },
     slow: is_fallback,

@@ -64,8 +64,8 @@ export function bottleneckDown(
 }
 
 /**
- * a [N,R], weight [H,R], bias [H], residual [N,H] -> t = residual + factor·(a·weightᵀ + bias) and y = LN(t), [N,H] each.
- * Throws when the weight does not fit a.
+ * a [N,R], weight [H,R], bias [H], residual [N,H] -> y = LN(t) of t = residual + factor·(a·weightᵀ + bias), [N,H] each; t
+ * only when it is `kept`. Throws when the weight does not fit a.
  */
 export function bottleneckUp(
   a: tf.Tensor2D,
@@ -74,17 +74,23 @@ export function bottleneckUp(
   factor: number,
   residual: tf.Tensor2D,
   norm: Norm,
-): { t: tf.Tensor2D; y: tf.Tensor2D } {
+  kept: boolean,
+): { t: tf.Tensor2D | null; y: tf.Tensor2D } {
   const [N, R] = a.shape
   const H = widthOf('bottleneckUp', weight, 1, R)
   if (!fused(R)) {
     const t = matmul(a, weight, false, true, { bias, factor, residual })
-    return { t, y: layerNorm(t, norm.weight, norm.bias, norm.eps) }
+    const y = layerNorm(t, norm.weight, norm.bias, norm.eps)
+    if (kept) return { t, y }
+    t.dispose()
+    return { t: null, y }
   }
   const inputs = [a, weight, bias, residual, norm.weight, norm.bias]
-  const yAt = aligned(N * H)
+  const yAt = kept ? aligned(N * H) : 0
   const uniforms = { N, H, R, yAt, factor, eps: norm.eps }
-  const packed = runRowBlocks(once('up forward', tiled.upKernel), inputs, uniforms, [yAt + N * H])
+  const kernel = once('up forward', tiled.upKernel)
+  if (!kept) return { t: null, y: runRowBlocks(kernel, inputs, uniforms, [N, H]) }
+  const packed = runRowBlocks(kernel, inputs, uniforms, [yAt + N * H])
   const [t, y] = [viewOf<tf.Tensor2D>(packed, 0, [N, H]), viewOf<tf.Tensor2D>(packed, yAt, [N, H])]
   packed.dispose()
   return { t, y }

@@ -68,7 +68,7 @@ fn main(index : i32) {
   }
 }
 
-/** t = residual + factor·(a·weightᵀ + bias), and its LayerNorm: [t | y]. */
+/** t = residual + factor·(a·weightᵀ + bias), and its LayerNorm: [t | y], or y over t where `yAt` is 0. */
 export function upKernel(): Kernel {
   return {
     name: 'bottleneckUp tiled',

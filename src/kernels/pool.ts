@@ -8,7 +8,7 @@
 import type { WebGPUBackend } from '@tensorflow/tfjs-backend-webgpu'
 
 /** Bytes of free buffers that may be kept beyond the most that was ever in use at once. */
-const slack = 160 << 20
+const slack = 128 << 20
 
 /** What tfjs's BufferManager keeps; private in its types only. */
 interface BufferManager {

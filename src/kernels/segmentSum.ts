@@ -3,12 +3,13 @@
  * the first of equal ids adds up all of them in their order, so that a run repeats bit for bit.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import { onGpu, runElements, type Kernel } from './program.ts'
+import { runElements, runsOwn, type Kernel } from './program.ts'
 
 /** x [M,H], ids int32 [M], each in [0, rows) -> [rows,H]: the sum of the rows of x with that id. */
 export function segmentSum(x: tf.Tensor2D, ids: tf.Tensor1D, rows: number): tf.Tensor2D {
   const [M, H] = x.shape
-  if (!onGpu()) return tf.tidy(() => tf.scatterND(tf.expandDims(ids, 1), x, [rows, H]) as tf.Tensor2D)
+  if (!runsOwn('embedding'))
+    return tf.tidy(() => tf.scatterND(tf.expandDims(ids, 1), x, [rows, H]) as tf.Tensor2D)
   const sums = tf.zeros<tf.Rank.R2>([rows, H])
   return M === 0 ? sums : runElements(kernel, [x, ids], { size: M * H, M, H, rows }, [rows, H], M * H, sums)
 }

@@ -119,7 +119,7 @@ async function read(make: () => tf.Tensor): Promise<Float32Array> {
 }
 
 /** n scattered numbers in [-1, 1), the same for the same `seed`. */
-function values(n: number, seed: number): Float32Array {
+export function values(n: number, seed: number): Float32Array {
   return Float32Array.from({ length: n }, (_, i) => {
     const word = Math.imul((i + 1) ^ Math.imul(seed + 1, 0x85ebca6b), 0x9e3779b1)
     return Math.imul(word ^ (word >>> 15), 0x735a2d97) / 2 ** 31

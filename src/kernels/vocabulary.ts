@@ -4,7 +4,7 @@
  * logits are computed again.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import { onGpu, runElements, type Kernel } from './program.ts'
+import { runElements, runsOwn, type Kernel } from './program.ts'
 import { runRows, type RowKernel } from './rows.ts'
 
 /** Four numbers for each row [R,4]: the largest logit m, Σ exp(logit - m), the label's logit, Σ logit. */
@@ -16,7 +16,8 @@ export type RowSums = tf.Tensor2D
  */
 export function rowSums(logits: tf.Tensor2D, labels: tf.Tensor1D, first: number): RowSums {
   const [rows, width] = logits.shape
-  if (onGpu()) return runRows(sumsKernel, [logits, labels], { first }, [rows, 4], { rows, width })
+  if (runsOwn('vocabulary'))
+    return runRows(sumsKernel, [logits, labels], { first }, [rows, 4], { rows, width })
   return tf.tidy(() => {
     const top = tf.max<tf.Tensor2D>(logits, 1, true)
     const mass = tf.sum<tf.Tensor2D>(tf.exp(tf.sub(logits, top)), 1, true)
@@ -79,7 +80,7 @@ export function vocabularyGradient(logits: tf.Tensor2D, args: BlockGradient): tf
   const { logTotal, labels, first, size, label_smoothing, weight } = args
   const [rows, width] = logits.shape
   const spread = label_smoothing / size
-  if (onGpu()) {
+  if (runsOwn('vocabulary')) {
     const uniforms = { size: rows * width, width, first, spread, own: 1 - label_smoothing, weight }
     return runElements(gradientKernel, [logits, labels, logTotal], uniforms, logits.shape, rows * width)
   }

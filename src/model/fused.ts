@@ -166,13 +166,14 @@ export function bottleneck(tape: Tape, parts: Bottleneck): Matrix {
   const norms = { before: before && frozenNorm(before), after: frozenNorm(after) }
   const [downWeight, upWeight] = [down.weight.tensor, up.weight.tensor]
   const { pre, a } = bottleneckDown(x.tensor, norms.before, downWeight, down.bias.tensor, parts.activation)
-  const { t, y } = bottleneckUp(a, upWeight, up.bias.tensor, factor, residual.tensor, norms.after)
-  const kept = { pre: new Var(pre, false, false), a: new Var(a, false, false), t: new Var(t, false, false) }
   const leaves = [down.weight, down.bias, up.weight, up.bias]
   const same = x === residual
   const inputs = [x, ...(same ? [] : [residual]), ...leaves]
-  const result = tape.record<tf.Tensor2D>(y, inputs, [x, ...Object.values(kept)], (dy) => {
-    const [pre, a, t] = [kept.pre.tensor, kept.a.tensor, kept.t.tensor]
+  const joining = [up.bias.tensor, factor, residual.tensor, norms.after] as const
+  const { t, y } = bottleneckUp(a, upWeight, ...joining, tape.holds(inputs))
+  const kept = [pre, a, ...(t ? [t] : [])].map((tensor) => new Var(tensor, false, false))
+  const result = tape.record<tf.Tensor2D>(y, inputs, [x, ...kept], (dy) => {
+    const [pre, a, t] = kept.map(({ tensor }) => tensor) as [tf.Tensor2D, tf.Tensor2D, tf.Tensor2D]
     const { dt, dpre } = bottleneckUpBackward(dy, t, norms.after, upWeight, parts.activation, pre, factor)
     const own = leaves.some(({ trained }) => trained)
       ? bottleneckWeightBackward(
@@ -184,7 +185,7 @@ export function bottleneck(tape: Tape, parts: Bottleneck): Matrix {
     const dx = x.trained ? bottleneckDownBackward(dpre, downWeight, x.tensor, norms.before, more) : null
     return [dx, ...(same ? [] : [dt]), ...own]
   })
-  Object.values(kept).forEach((one) => tape.release(one))
+  kept.forEach((one) => tape.release(one))
   return result
 }
 

@@ -5,6 +5,7 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { classificationHead, type AdapterConfig, type TensorMap } from '../config.ts'
+import { refusalsThrown } from '../kernels/refusals.ts'
 import { checkTraps } from '../kernels/traps.ts'
 import { seqBn } from '../methods/bottleneck.ts'
 import { loraConfig } from '../methods/lora.ts'
@@ -31,7 +32,7 @@ const tolerance = { logits: 1e-4, gradient: 5e-4 }
 /** Runs every check on the current backend; reports what goes wrong, and never throws. */
 export async function selfTest(): Promise<SelfTestReport> {
   const started = performance.now()
-  const checks = await runChecks().catch((error: unknown) => [
+  const checks = await refusalsThrown(runChecks).catch((error: unknown) => [
     { name: 'running the checks', ok: false, detail: error instanceof Error ? error.message : String(error) },
   ])
   return { passed: checks.every(({ ok }) => ok), checks, ms: performance.now() - started }

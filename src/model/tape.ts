@@ -124,6 +124,11 @@ export class Tape {
     }
   }
 
+  /** Whether an operation on these values would be recorded, so that what it saves is worth making. */
+  holds(inputs: Var[]): boolean {
+    return this.keeping.records && !this.#drafts && inputs.some(({ trained }) => trained)
+  }
+
   #hold(tensor: tf.Tensor): void {
     const readers = this.#readers.get(tensor.id) ?? 0
     this.#readers.set(tensor.id, readers + 1)

@@ -55,6 +55,8 @@ export class Session {
   precision = $state<Precision>('float32')
   device = $state.raw<DeviceReport | null>(null)
   selfTest = $state.raw<SelfTestReport | null>(null)
+  /** What runs the slower way on this device and why, a sentence each. */
+  deviceNotes = $state.raw<string[]>([])
   download = $state.raw<EventOf<'download'> | null>(null)
   model = $state.raw<{ base: BaseIdentity; config: RobertaConfig; notes: string[]; bytes: number } | null>(
     null,
@@ -272,6 +274,7 @@ export class Session {
         return
       case 'selfTest':
         this.selfTest = event.report
+        this.deviceNotes = event.notes
         return
       case 'download':
         this.download = event
@@ -335,6 +338,7 @@ export class Session {
     if (!event.fatal) return
     this.device = null
     this.selfTest = null
+    this.deviceNotes = []
     this.model = null
     this.tables = []
     this.download = null

@@ -185,12 +185,14 @@ export function declareBottleneck(): void {
     const norm = normOf(H)
     const up = product(a, weight, N, H, R, false, true)
     const t = up.map((value, i) => residual[i]! + factor * (value + bias[i % H]!))
-    const got = await results(() => {
+    const run = (kept: boolean) => {
       const given = [matrix(weight, R), vector(bias), factor, matrix(residual, H), upload(norm)!] as const
-      const { t, y } = bottleneckUp(matrix(a, R), ...given)
-      return [t, y]
-    })
-    expectAll(got, { t, y: normed(t, norm) })
+      const { t, y } = bottleneckUp(matrix(a, R), ...given, kept)
+      return t ? [t, y] : [y]
+    }
+    const both = await results(() => run(true))
+    expectAll(both, { t, y: normed(t, norm) })
+    expect(await results(() => run(false))).toEqual([both[1]])
   })
 
   test.each(both)(

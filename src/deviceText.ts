@@ -27,13 +27,13 @@ export function failures(test: SelfTestReport | null): string {
 }
 
 /**
- * What runs the slower way on a device, and why: a sentence for each limit that it lacks, and one for the kernels whose
- * numbers are wrong there and one for those it does not run. Nothing of replaced kernels where the test failed all the
- * same: `failures` says so then.
+ * What runs the slower way on a device, and why: a sentence for each limit that it lacks, one for the kernels whose
+ * numbers are wrong there and one for those that it does not run. Nothing where the test failed all the same.
  */
 export function slowerWays({ passed, lacks, replaced }: DeviceTestReport): string[] {
+  if (!passed) return []
   const groups = (['wrong', 'refused'] as const).map((kind) =>
-    replaced.filter(({ problem }) => passed && problem === kind),
+    replaced.filter(({ problem }) => problem === kind),
   )
   return [...lacks.map(lackText), ...groups.filter(({ length }) => length > 0).map(replacedText)]
 }

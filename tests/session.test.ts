@@ -185,6 +185,16 @@ describe('Session', () => {
     expect(session.pending).toEqual([])
   })
 
+  it('keeps what the device runs the slower way for as long as there is that device', async () => {
+    const notes = ['The slower way is used for attention.']
+    answers.openDevice![1] = { type: 'selfTest', report: { passed: true, checks: [], ms: 1 }, notes }
+    await ready()
+    expect(session.deviceNotes).toEqual(notes)
+    expect(session.blocked).toBeNull()
+    session.apply({ type: 'error', command: null, runId: null, message: 'Lost.', fatal: true })
+    expect(session.deviceNotes).toEqual([])
+  })
+
   it('stops at the first thing that fails, says so, and says it no more once that works', async () => {
     const model = answers.openModel
     answers.openModel = [

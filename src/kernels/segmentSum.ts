@@ -10,7 +10,7 @@ export function segmentSum(x: tf.Tensor2D, ids: tf.Tensor1D, rows: number): tf.T
   const [M, H] = x.shape
   if (!runsOwn('embedding'))
     return tf.tidy(() => tf.scatterND(tf.expandDims(ids, 1), x, [rows, H]) as tf.Tensor2D)
-  const sums = tf.zeros<tf.Rank.R2>([rows, H])
+  const sums = tf.fill<tf.Rank.R2>([rows, H], 0)
   return M === 0 ? sums : runElements(kernel, [x, ids], { size: M * H, M, H, rows }, [rows, H], M * H, sums)
 }
 

@@ -1,6 +1,8 @@
 /** One batch of token ids on the device. Sequences lie one after another: token t of row b is row b·S + t. */
 import * as tf from '@tensorflow/tfjs-core'
 import { assertIds } from '../kernels/embedding.ts'
+import { placesOf } from '../kernels/places.ts'
+import { onGpu } from '../kernels/program.ts'
 import { uploadTogether } from '../kernels/views.ts'
 import type { RobertaConfig, Targets } from '../config.ts'
 import { maxTokens } from './robertaConfig.ts'
@@ -65,23 +67,51 @@ export function uploadBatch(
     throw new Error(
       `A text has ${longest} tokens; this model reads at most ${maxTokens(config)}. Lower max_length.`,
     )
-  const [ids, positions, mask, classes] = uploadTogether([
-    { data: input_ids, shape: [B * S] },
-    { data: position_ids, shape: [B * S] },
-    { data: attention_mask, shape: [B, S] },
-    { data: labels, shape: [B] },
-  ])
+  const where = extents(attention_mask, B, S)
   return {
     B,
     S,
-    input_ids: ids as tf.Tensor1D,
-    position_ids: positions as tf.Tensor1D,
-    attention_mask: mask as tf.Tensor2D,
-    labels: classes as tf.Tensor1D,
+    ...uploadRows(config, { B, S, input_ids, attention_mask, labels }, position_ids, where),
     targets: targets && uploadTargets(config, targets, B, S),
     head,
     start,
-    ...extents(attention_mask, B, S),
+    ...where,
+  }
+}
+
+/** One upload: on a GPU without positions and mask where each text is a run of tokens, which extents tell. */
+function uploadRows(
+  { pad_token_id }: RobertaConfig,
+  { B, S, input_ids, attention_mask, labels }: HostBatch,
+  position_ids: Int32Array,
+  { first, lengths }: Pick<Batch, 'first' | 'lengths'>,
+): Pick<Batch, 'input_ids' | 'position_ids' | 'attention_mask' | 'labels'> {
+  const rows = { data: input_ids, shape: [B * S] }
+  const classes = { data: labels, shape: [B] }
+  const isRun = position_ids.every((position, i) => {
+    const place = (i % S) - first[Math.floor(i / S)]!
+    const inside = place >= 0 && place < lengths[Math.floor(i / S)]!
+    return attention_mask[i] === Number(inside) && position === pad_token_id + (inside ? 1 + place : 0)
+  })
+  if (onGpu() && isRun) {
+    const extents = Int32Array.from({ length: 2 * B }, (_, i) => (i % 2 ? lengths : first)[i >> 1]!)
+    const [ids, own, labels] = uploadTogether([rows, { data: extents, shape: [2 * B] }, classes])
+    const places = placesOf(own as tf.Tensor1D, B, S, pad_token_id)
+    own!.dispose()
+    return { input_ids: ids as tf.Tensor1D, labels: labels as tf.Tensor1D, ...places }
+  }
+  const positions = { data: position_ids, shape: [B * S] }
+  const [ids, places, mask, own] = uploadTogether([
+    rows,
+    positions,
+    { data: attention_mask, shape: [B, S] },
+    classes,
+  ])
+  return {
+    input_ids: ids as tf.Tensor1D,
+    position_ids: places as tf.Tensor1D,
+    attention_mask: mask as tf.Tensor2D,
+    labels: own as tf.Tensor1D,
   }
 }
 

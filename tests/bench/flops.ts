@@ -46,6 +46,7 @@ const others = [
   'adamw',
   'addScaled',
   'bottleneckFold',
+  'placesOf',
   'columnSum',
   'copy',
   'crossEntropy',

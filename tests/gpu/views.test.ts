@@ -4,8 +4,10 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { addScaled } from '../../src/kernels/addScaled.ts'
 import { gpuBytes, openBackend, uploadTensor } from '../../src/kernels/backend.ts'
 import { copyInto } from '../../src/kernels/copy.ts'
+import { placesOf } from '../../src/kernels/places.ts'
 import { sizeClass } from '../../src/kernels/pool.ts'
 import { alignment, joined, uploadTogether, viewOf, whereOf } from '../../src/kernels/views.ts'
+import { positionIds } from '../../src/model/batch.ts'
 
 const errors: string[] = []
 beforeAll(async () => void (await openBackend('webgpu', { onError: (message) => errors.push(message) })))
@@ -57,6 +59,20 @@ describe('views', () => {
     expect(() => viewOf(flat, 10, [2])).toThrow('cannot start at 10 of 100')
     expect(() => viewOf(flat, alignment, [64])).toThrow('cannot start at 64 of 100')
   })
+})
+
+test('positions and mask made on the device are those of the host, padded left or right', async () => {
+  const [B, S, pad] = [4, 9, 1]
+  const rows = [
+    [5, 6, 7, 1, 1, 1, 1, 1, 1],
+    [1, 1, 5, 6, 7, 8, 1, 1, 1],
+    [1, 1, 1, 1, 1, 1, 1, 1, 9],
+    [2, 3, 4, 5, 6, 7, 8, 9, 9],
+  ]
+  const extents = Int32Array.from(rows.flatMap((row) => [row.findIndex((id) => id !== pad), row.filter((id) => id !== pad).length])) // prettier-ignore
+  const { position_ids, attention_mask } = placesOf(uploadTensor<tf.Rank.R1>(extents, [2 * B]), B, S, pad)
+  expect(await position_ids.data()).toEqual(positionIds(Int32Array.from(rows.flat()), B, S, pad))
+  expect(await attention_mask.data()).toEqual(Int32Array.from(rows.flat(), (id) => Number(id !== pad)))
 })
 
 describe('the pool', () => {

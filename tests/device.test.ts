@@ -1,0 +1,83 @@
+/** What a device lacks, what runs the slower way on it, and the words for both; the kernels themselves in tests/gpu. */
+import { afterAll, describe, expect, it } from 'vitest'
+import { deviceLine, slowerWays } from '../src/deviceText.ts'
+import { openBackend, openedDevice, softwareVariants } from '../src/kernels/backend.ts'
+import { failingFamilies } from '../src/kernels/familyTest.ts'
+import { lacks } from '../src/kernels/limits.ts'
+import { replaceByReference, replacedFamilies } from '../src/kernels/program.ts'
+import { testDevice, type DeviceTestReport } from '../src/model/deviceTest.ts'
+import { FakeGpu } from './bench/fakeDevice.ts'
+
+/** Opens a device whose limits differ from those of a good one; it executes nothing. */
+function open(changes: Partial<FakeGpu['limits']>) {
+  const gpu = new FakeGpu()
+  Object.assign(gpu.limits, changes)
+  return openBackend('webgpu', { gpu: gpu as unknown as GPU })
+}
+
+const passed: DeviceTestReport = { passed: true, checks: [], ms: 1, lacks: [], replaced: [] }
+
+afterAll(() => replaceByReference([]))
+
+describe('limits', () => {
+  it('are enough where they are those that WebGPU promises', async () => {
+    await open({
+      maxStorageBuffersPerShaderStage: 8,
+      maxComputeWorkgroupStorageSize: 16_384,
+      maxComputeInvocationsPerWorkgroup: 256,
+    })
+    expect(lacks(openedDevice().limits)).toEqual([])
+    expect(softwareVariants()).toBe(false)
+    expect(slowerWays(passed)).toEqual([])
+  })
+
+  it('too small for shared memory take the variants without it, and say so', async () => {
+    await open({ maxComputeWorkgroupStorageSize: 8192 })
+    expect(softwareVariants()).toBe(true)
+    const found = lacks(openedDevice().limits)
+    expect(slowerWays({ ...passed, lacks: found })).toEqual([
+      'This device allows 8192 bytes of memory to a workgroup (maxComputeWorkgroupStorageSize), and the fast kernels would take 16384; kernels without shared memory are used instead: numbers are right, training is slower.',
+    ])
+    await open({ maxComputeInvocationsPerWorkgroup: 128 })
+    expect(softwareVariants()).toBe(true)
+  })
+
+  it('of too few buffers to a program replace the families that would bind more, before the first test', async () => {
+    await open({ maxStorageBuffersPerShaderStage: 7 })
+    expect(softwareVariants()).toBe(false)
+    const report = await testDevice()
+    expect(report.passed).toBe(false)
+    expect(replacedFamilies()).toEqual(['attention', 'embedding'])
+    expect(slowerWays({ ...report, passed: true })).toEqual([
+      'This device allows 7 buffers to a program (maxStorageBuffersPerShaderStage), and the attention and embedding kernels would take 8; the slower way is used instead: numbers are right, training is slower.',
+    ])
+    expect(deviceLine('float16')).toBe(
+      'webgpu: executes nothing, base in half precision, slower way for attention and embedding',
+    )
+  })
+})
+
+describe('a device test', () => {
+  it('replaces nothing on a processor, whatever was replaced on the device before', async () => {
+    replaceByReference(['attention'])
+    await openBackend('cpu')
+    expect(await failingFamilies()).toEqual([])
+    expect(await testDevice()).toMatchObject({ passed: true, lacks: [], replaced: [] })
+    expect(replacedFamilies()).toEqual([])
+    expect(deviceLine()).toBe('cpu: JavaScript on the CPU (slow: not a GPU)')
+  })
+
+  it('says for people which kernels were wrong and which did not run', () => {
+    const replaced: DeviceTestReport['replaced'] = [
+      { family: 'matmul', problem: 'wrong', detail: '' },
+      { family: 'sum', problem: 'refused', detail: '' },
+      { family: 'attention', problem: 'wrong', detail: '' },
+      { family: 'adamw', problem: 'wrong', detail: '' },
+    ]
+    expect(slowerWays({ ...passed, replaced })).toEqual([
+      'On this device the matrix product, attention and AdamW kernels gave wrong numbers; the slower way is used instead: numbers are right, training is slower.',
+      'On this device the sum kernel did not run; the slower way is used instead: numbers are right, training is slower.',
+    ])
+    expect(slowerWays({ ...passed, passed: false, replaced })).toEqual([])
+  })
+})

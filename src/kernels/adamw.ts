@@ -155,9 +155,7 @@ function stepOnHost(
 /** Each vector in a tidy of its own, since they may be long. */
 function moved(state: Vectors, g: tf.Tensor1D, step: Step): Vectors {
   const m = tf.tidy(() => tf.add<tf.Tensor1D>(state.m, tf.mul(tf.sub(g, state.m), step.mRate)))
-  const v = tf.tidy(() =>
-    tf.add<tf.Tensor1D>(tf.mul(state.v, step.beta2), tf.mul(tf.square(g), step.vRate)),
-  )
+  const v = tf.tidy(() => tf.add<tf.Tensor1D>(tf.mul(state.v, step.beta2), tf.mul(tf.square(g), step.vRate)))
   const p = tf.tidy(() => {
     const update = tf.div(m, tf.add(tf.div(tf.sqrt(v), step.vScale), step.eps))
     return tf.sub<tf.Tensor1D>(decay(state.p, step), tf.mul(update, step.stepSize))

@@ -17,7 +17,7 @@ import {
   bottleneckWeightBackward,
 } from './bottleneck.ts'
 import { crossEntropy } from './crossEntropy.ts'
-import { dropout } from './dropout.ts'
+import { dropout, type Drop } from './dropout.ts'
 import { embedding, embeddingNorm } from './embedding.ts'
 import { firstToken, firstTokenBackward } from './firstToken.ts'
 import { toHalf } from './half.ts'
@@ -133,8 +133,9 @@ const functions = activations.filter(
 const cases: Record<KernelFamily, () => tf.Tensor[]> = {
   matmul: products,
   attention: () => [
-    ...attentions(8, false),
-    ...attentions(6, true),
+    ...attentions(8, false, null),
+    ...attentions(8, false, drop),
+    ...attentions(6, true, drop),
     ...[8, 6].flatMap((D) => {
       const heads = splitHeads(matrix(10, 3 * D, D), 2, 3)
       return [heads, mergeHeads(heads)]
@@ -185,7 +186,7 @@ const cases: Record<KernelFamily, () => tf.Tensor[]> = {
   adamw: optimiserSteps,
 }
 
-/** Plain, with every part of an epilogue, of vec4s, batched, split along the inner dimension, in half precision. */
+/** With every part of an epilogue, batched and of vec4s, split along the inner dimension, in half precision, in blocks. */
 function products(): tf.Tensor[] {
   const pre = matrix(37, 19, 3)
   const batch = (rows: number, columns: number, seed: number) =>
@@ -198,10 +199,8 @@ function products(): tf.Tensor[] {
       through: { activation: 'gelu', pre },
       residual: matrix(37, 19, 5),
     }),
-    matmul(matrix(36, 64, 6), matrix(64, 48, 7), false, false, { bias: vector(48, 8) }),
-    matmul(matrix(36, 64, 9), matrix(36, 48, 10), true, false),
-    matmul(matrix(2051, 8, 11), matrix(2051, 12, 12), true, false, { factor: 0.5 }),
-    matmul(batch(5, 7, 13), batch(7, 6, 14)),
+    matmul(batch(36, 64, 6), batch(64, 48, 7), false, false, { bias: vector(48, 8) }),
+    matmul(matrix(2052, 8, 11), matrix(2052, 12, 12), true, false, { factor: 0.5 }),
     matmul(matrix(21, 32, 15), halves(24, 32, 16), false, true),
     projections(matrix(37, 24, 17), matrix(60, 24, 18), vector(60, 19), 3),
     projectionsBackwardInput(batch(37, 20, 20), matrix(60, 24, 21), matrix(37, 24, 22)),
@@ -209,7 +208,7 @@ function products(): tf.Tensor[] {
 }
 
 /** Heads of D features; prefixed: keys and values as heads, longer than the queries, and a mask for each query. */
-function attentions(D: number, prefixed: boolean): tf.Tensor[] {
+function attentions(D: number, prefixed: boolean, drop: Drop | null): tf.Tensor[] {
   const [B, N, S] = [2, 2, 37]
   const T = prefixed ? S + 4 : S
   const rows = (seed: number) => matrix(B * S, N * D, seed)
@@ -220,11 +219,9 @@ function attentions(D: number, prefixed: boolean): tf.Tensor[] {
   const [q, dO] = [rows(1), rows(2)]
   const [k, v] = prefixed ? [keys(3), keys(4)] : [rows(3), rows(4)]
   const sizes = { B, N, scale: D ** -0.5 }
-  return [null, drop].flatMap((mayDrop) => {
-    const { o, lse } = attention<tf.Tensor2D | tf.Tensor4D>(q, k, v, mask, sizes, mayDrop)
-    const back = attentionBackward<tf.Tensor2D | tf.Tensor4D>(dO, q, k, v, o, lse, mask, sizes, mayDrop)
-    return [o, lse, back.dq, back.dk, back.dv]
-  })
+  const { o, lse } = attention<tf.Tensor2D | tf.Tensor4D>(q, k, v, mask, sizes, drop)
+  const { dq, dk, dv } = attentionBackward<tf.Tensor2D | tf.Tensor4D>(dO, q, k, v, o, lse, mask, sizes, drop)
+  return [o, lse, dq, dk, dv]
 }
 
 function bottlenecks(): tf.Tensor[] {

@@ -101,6 +101,16 @@ export async function stepsDone(page: Page): Promise<number> {
   return Number(/Step (\d+)/.exec(text ?? '')?.[1] ?? 0)
 }
 
+/** The step at which a paused run rests: no other comes within eight seconds. */
+export async function resting(page: Page): Promise<number> {
+  for (let held = await stepsDone(page); ;) {
+    await page.waitForTimeout(8000)
+    const now = await stepsDone(page)
+    if (now === held) return held
+    held = now
+  }
+}
+
 /** Waits until at least `step` steps are shown. */
 export async function reached(page: Page, step: number): Promise<number> {
   return until(`step ${step}`, 240, async () => {

@@ -10,6 +10,7 @@ import type {
   RobertaConfig,
   TensorMap,
 } from '../config.ts'
+import { uploadTensor } from '../kernels/backend.ts'
 import { whereOf } from '../kernels/views.ts'
 import { baseParameters } from '../methods/comparison.ts'
 import { fusionParameters } from '../methods/fusion.ts'
@@ -114,14 +115,14 @@ export function createModel(roberta: Roberta, setup: ModelSetup, tensors: Tensor
   const frozen = new Map(
     resting.slots.map(({ key, shape, offset, size }): [string, Var] => [
       key,
-      constant(tf.tensor(values.subarray(offset, offset + size), shape)),
+      constant(uploadTensor(values.subarray(offset, offset + size), shape)),
     ]),
   )
   const trains = new Set(layout.slots.map(({ key }) => key))
   for (const [key, { shape, data }] of tensors)
     if ((roberta.vars.has(key) || key === wordTable) && !trains.has(key))
       frozen.set(key, constant(tf.tensor(data, shape)))
-  const flat = tf.tensor1d(start)
+  const flat = uploadTensor<tf.Rank.R1>(start, [start.length])
   const model = { roberta, setup, layout, frozen, current: arrange(roberta, layout, frozen, flat) }
   flat.dispose()
   return model

@@ -10,6 +10,7 @@ import { paddingEfficiency, type Batch, type Encoded } from '../data/batches.ts'
 import { epochBatches } from '../data/masking.ts'
 import { inParts } from '../data/parts.ts'
 import { togetherSteps } from '../data/tasks.ts'
+import { uploadTensor } from '../kernels/backend.ts'
 import { adamwState, type AdamWState } from '../kernels/adamw.ts'
 import { copyInto } from '../kernels/copy.ts'
 import { whereOf } from '../kernels/views.ts'
@@ -345,7 +346,7 @@ async function checkpoint(
 
 /** Puts weights from the host into the model. */
 function restore(model: Model, flat: Float32Array): void {
-  const p = tf.tensor1d(flat)
+  const p = uploadTensor<tf.Rank.R1>(flat.slice(), [flat.length])
   setParams(model, p)
   p.dispose()
 }

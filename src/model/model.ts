@@ -3,13 +3,7 @@
  * up layer by layer; the tape goes down to the lowest trained parameter and frees activations as it passes them.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import type {
-  AdapterConfig,
-  HeadConfig,
-  ModelSetup,
-  RobertaConfig,
-  TensorMap,
-} from '../config.ts'
+import type { AdapterConfig, HeadConfig, ModelSetup, RobertaConfig, TensorMap } from '../config.ts'
 import { uploadTensor } from '../kernels/backend.ts'
 import { whereOf } from '../kernels/views.ts'
 import { baseParameters } from '../methods/comparison.ts'

@@ -1,7 +1,12 @@
 /** Matrix products on the backend that is asked for: ../matmul.test.ts runs this on cpu and wasm, ../gpu on WebGPU. */
 import * as tf from '@tensorflow/tfjs-core'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { openBackend, uploadTensor, type BackendKind, type BackendOptions } from '../../src/kernels/backend.ts'
+import {
+  openBackend,
+  uploadTensor,
+  type BackendKind,
+  type BackendOptions,
+} from '../../src/kernels/backend.ts'
 import { matmul } from '../../src/kernels/matmul.ts'
 import { replaceByReference } from '../../src/kernels/program.ts'
 import { TorchGenerator } from '../../src/random.ts'

@@ -5,7 +5,7 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { activation, type Activation } from '../kernels/activations.ts'
-import { attention, attentionBackward } from '../kernels/attention.ts'
+import { attention, attentionBackward, type AttentionSizes } from '../kernels/attention.ts'
 import {
   bottleneckDown,
   bottleneckDownBackward,
@@ -89,13 +89,6 @@ export function projected(tape: Tape, x: Matrix, parts: FrozenLinear[]): Var<tf.
     const weight = tf.reshape<tf.Rank.R2>(weights()!, [C * M, -1])
     return [projectionsBackwardInput(dy, weight, tape.take(x)), ...own]
   })
-}
-
-/** Sizes of attention: rows of the batch, heads, and what scores are multiplied by. */
-export interface AttentionSizes {
-  B: number
-  N: number
-  scale: number
 }
 
 /** softmax(q·kᵀ·scale)·v of the projections [3,B·S,H] of one x, over the keys that the mask keeps: [B·S,H]. */

@@ -5,7 +5,7 @@
 import * as tf from '@tensorflow/tfjs-core'
 import { activation, activationBackward, type Activation } from '../kernels/activations.ts'
 import { addScaled, scale } from '../kernels/addScaled.ts'
-import { mergeHeads, splitHeads } from '../kernels/attention.ts'
+import { mergeHeads, splitHeads, type AttentionSizes } from '../kernels/attention.ts'
 import { dropout, type Drop } from '../kernels/dropout.ts'
 import { halfToFloat } from '../kernels/half.ts'
 import { embedding, embeddingNorm } from '../kernels/embedding.ts'
@@ -23,7 +23,6 @@ import {
   frozenNorm,
   projected,
   selfAttended,
-  type AttentionSizes,
   type Bottleneck,
 } from './fused.ts'
 import { Var, type Tape } from './tape.ts'

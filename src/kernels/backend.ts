@@ -6,6 +6,7 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import type { WebGPUBackend } from '@tensorflow/tfjs-backend-webgpu'
+import { allowAsking, extensions, type Extension } from './dialect.ts'
 import { needsSoftwareVariants } from './limits.ts'
 import { boundPool } from './pool.ts'
 import { allowViews } from './views.ts'
@@ -40,6 +41,8 @@ export interface BackendOptions {
   wasmPath?: string
   /** Which WGSL variants run where there are two; by default those for the adapter's kind. */
   variants?: 'gpu' | 'software'
+  /** Optional features to ask for where the adapter has them; by default all that some program can use. */
+  features?: readonly GPUFeatureName[]
   /** The device is gone: nothing on it can be used again. */
   onLost?(message: string): void
   /** The device refused a command; results since then may be wrong. */
@@ -51,7 +54,7 @@ export class NoGpuError extends Error {
   override readonly name = 'NoGpuError'
 }
 
-const wantedFeatures: GPUFeatureName[] = ['shader-f16', 'subgroups', 'timestamp-query']
+const wantedFeatures: readonly GPUFeatureName[] = [...Object.values(extensions), 'timestamp-query']
 
 const wantedLimits = [
   'maxBufferSize',
@@ -95,6 +98,11 @@ export function openedDevice(): DeviceReport {
 /** Whether to run the WGSL variants for software adapters (no barriers, large tiles), as a small GPU does too. */
 export function softwareVariants(): boolean {
   return forSoftware
+}
+
+/** Whether programs on the open device may use an extension of WGSL. */
+export function hasExtension(name: Extension): boolean {
+  return openedDevice().features.includes(extensions[name])
 }
 
 /** Bytes of GPU buffers allocated by tfjs, its pool included; on wasm and cpu, bytes held by tensors. */
@@ -211,7 +219,8 @@ async function openHost(kind: 'wasm' | 'cpu', { wasmPath }: BackendOptions): Pro
 
 async function openWebGpu(options: BackendOptions): Promise<DeviceReport> {
   const adapter = await requestAdapter(options)
-  const device = await requestDevice(adapter)
+  const device = await requestDevice(adapter, options.features ?? wantedFeatures)
+  allowAsking(device)
   const description = [adapter.info.vendor, adapter.info.architecture, adapter.info.description]
     .filter(Boolean)
     .join(' ')
@@ -259,11 +268,11 @@ function provideGpu(gpu: GPU): void {
   Object.defineProperty(globalThis, 'navigator', { value: { gpu }, configurable: true })
 }
 
-async function requestDevice(adapter: GPUAdapter): Promise<GPUDevice> {
+async function requestDevice(adapter: GPUAdapter, features: readonly GPUFeatureName[]): Promise<GPUDevice> {
   const requiredLimits: Record<string, number> = {}
   for (const limit of wantedLimits) requiredLimits[limit] = adapter.limits[limit]
   return adapter.requestDevice({
-    requiredFeatures: wantedFeatures.filter((feature) => adapter.features.has(feature)),
+    requiredFeatures: features.filter((feature) => adapter.features.has(feature)),
     requiredLimits,
   })
 }

@@ -5,6 +5,7 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { webgpuBackend } from './backend.ts'
+import { asking, type Extension } from './dialect.ts'
 
 /** Kernels that stand or fall together: each family has a reference in plain tfjs operations beside it. */
 export const kernelFamilies = [
@@ -37,6 +38,10 @@ export interface Kernel {
   components?: 1 | 4
   /** The same for each input, where they differ from the result. */
   inputComponents?: (1 | 2 | 4)[]
+  /** Extensions that `code` uses; `hasExtension` says whether the device has them. */
+  enable?: Extension[]
+  /** Inputs that `code` writes to: memory of their own, which no other input or the result is a part of. */
+  writes?: string[]
 }
 
 const wgslTypes = { int32: 'i32', uint32: 'u32', float32: 'f32' }
@@ -105,7 +110,7 @@ export function runWorkgroups<T extends tf.Tensor>(
       workgroupSize: [kernel.workgroupSize, 1, 1],
       dispatchLayout: { x: [0] },
       dispatch: rows === 1 ? [workgroups, 1, 1] : [Math.ceil(workgroups / rows), rows, 1],
-      getUserCode: () => kernel.code,
+      getUserCode: () => asking(kernel.enable, kernel.writes) + kernel.code,
     },
     inputs.map(flat),
     'float32',

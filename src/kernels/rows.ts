@@ -1,10 +1,11 @@
 /**
- * Programs that reduce along rows. On a GPU one workgroup of 64 shares a row and reduces in workgroup memory; on a
- * software adapter, where a barrier is dear, each invocation has a row to itself. Either order of summation is fixed.
+ * Programs that reduce along rows. On a GPU one workgroup of 64 shares a row and reduces by subgroups where there are
+ * some, with two barriers, and otherwise in workgroup memory, with eight; on a software adapter, where a barrier is dear,
+ * each invocation has a row to itself. Each order of summation is fixed.
  * The grid is two-dimensional beyond 65,535 workgroups (tfjs's own softmax is wrong there).
  */
 import type * as tf from '@tensorflow/tfjs-core'
-import { softwareVariants } from './backend.ts'
+import { hasExtension, softwareVariants } from './backend.ts'
 import { runWorkgroups, type Kernel } from './program.ts'
 
 /** A Kernel without its loop over rows: `code` sees `row`, `lane`, `LANES`, and sumRow() and maxRow() of all lanes. */
@@ -28,8 +29,9 @@ export function runRows<T extends tf.Tensor>(
   shape: number[],
   { rows, width }: { rows: number; width: number },
 ): T {
-  const lanes = softwareVariants() ? 1 : workgroupSize
-  const built = build(kernel, lanes)
+  const variant = softwareVariants() ? 'alone' : hasExtension('subgroups') ? 'subgroups' : 'shared'
+  const lanes = variant === 'alone' ? 1 : workgroupSize
+  const built = build(kernel, variant, lanes)
   return runWorkgroups(
     built,
     inputs,
@@ -39,8 +41,8 @@ export function runRows<T extends tf.Tensor>(
   )
 }
 
-function build(kernel: RowKernel, lanes: number): Kernel {
-  const name = `${kernel.name} lanes ${lanes}`
+function build(kernel: RowKernel, variant: keyof typeof reductions, lanes: number): Kernel {
+  const name = `${kernel.name} ${variant}`
   let built = kernels.get(name)
   if (!built) {
     built = {
@@ -48,9 +50,10 @@ function build(kernel: RowKernel, lanes: number): Kernel {
       inputs: kernel.inputs,
       uniforms: { rows: 'int32', width: 'int32', ...kernel.uniforms },
       workgroupSize,
+      enable: variant === 'subgroups' ? ['subgroups'] : [],
       code: `
 const LANES = ${lanes};
-${lanes === 1 ? alone : shared}
+${reductions[variant]}
 fn main(index : i32) {
   let row = min(index / LANES, uniforms.rows - 1);
   let live = index / LANES < uniforms.rows;
@@ -71,25 +74,44 @@ fn maxRow(value : f32) -> f32 { return value; }`
 
 const shared = `
 var<workgroup> partial : array<f32, LANES>;
-fn sumRow(value : f32) -> f32 {
+${foldedInMemory('sumRow', (a, b) => `${a} + ${b}`)}
+${foldedInMemory('maxRow', (a, b) => `max(${a}, ${b})`)}`
+
+function foldedInMemory(name: string, join: (a: string, b: string) => string): string {
+  return `
+fn ${name}(value : f32) -> f32 {
   partial[localIndex] = value;
   workgroupBarrier();
   for (var half = u32(LANES) / 2u; half > 0u; half = half / 2u) {
-    if (localIndex < half) { partial[localIndex] += partial[localIndex + half]; }
+    if (localIndex < half) {
+      partial[localIndex] = ${join('partial[localIndex]', 'partial[localIndex + half]')};
+    }
     workgroupBarrier();
   }
-  let total = partial[0];
+  let all = partial[0];
   workgroupBarrier();
-  return total;
-}
-fn maxRow(value : f32) -> f32 {
-  partial[localIndex] = value;
-  workgroupBarrier();
-  for (var half = u32(LANES) / 2u; half > 0u; half = half / 2u) {
-    if (localIndex < half) { partial[localIndex] = max(partial[localIndex], partial[localIndex + half]); }
-    workgroupBarrier();
-  }
-  let most = partial[0];
-  workgroupBarrier();
-  return most;
+  return all;
 }`
+}
+
+/** A subgroup is a run of the workgroup's invocations, which WGSL does not promise; the self-test sees where it is not. */
+const bySubgroups = `
+var<workgroup> partial : array<f32, LANES>;
+${foldedBySubgroups('sumRow', 'subgroupAdd', (a, b) => `${a} + ${b}`)}
+${foldedBySubgroups('maxRow', 'subgroupMax', (a, b) => `max(${a}, ${b})`)}`
+
+function foldedBySubgroups(name: string, fold: string, join: (a: string, b: string) => string): string {
+  return `
+fn ${name}(value : f32) -> f32 {
+  let size = subgroupAdd(1u);
+  let folded = ${fold}(value);
+  if (subgroupElect()) { partial[localIndex / size] = folded; }
+  workgroupBarrier();
+  var all = partial[0];
+  for (var i = 1u; i < u32(LANES) / size; i++) { all = ${join('all', 'partial[i]')}; }
+  workgroupBarrier();
+  return all;
+}`
+}
+
+const reductions = { alone, shared, subgroups: bySubgroups }

@@ -6,15 +6,26 @@
 import * as tf from '@tensorflow/tfjs-core'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { attention } from '../../src/kernels/attention.ts'
-import { openBackend, openedDevice, uploadTensor } from '../../src/kernels/backend.ts'
+import { openBackend, openedDevice, uploadTensor, webgpuBackend } from '../../src/kernels/backend.ts'
 import { matmul } from '../../src/kernels/matmul.ts'
-import { addTensors } from '../../src/kernels/sum.ts'
-import { declareKernelTests } from '../kernels/checks.ts'
+import { addTensors, sum } from '../../src/kernels/sum.ts'
+import { declareKernelTests, declareWithoutSubgroups } from '../kernels/checks.ts'
 import { random, values } from '../kernels/harness.ts'
 import { matmulTruth, worstError } from '../kernels/truth.ts'
 
 declareKernelTests('webgpu', { variants: 'software' })
 declareKernelTests('webgpu', { variants: 'gpu' })
+declareWithoutSubgroups()
+
+test('the variants for GPUs reduce by subgroups where there are some', async ({ skip }) => {
+  const { features } = await openBackend('webgpu', { variants: 'gpu' })
+  skip(!features.includes('subgroups'), 'this adapter has no subgroups')
+  const x = random(5000)
+  const total = x.reduce((sum, value) => sum + value, 0)
+  expect(worstError(await values(() => sum(uploadTensor(x, [5000]))), [total])).toBeLessThan(1e-5)
+  const { pipelineCache } = webgpuBackend() as unknown as { pipelineCache: object }
+  expect(Object.keys(pipelineCache).filter((key) => key.includes('sum subgroups'))).toHaveLength(1)
+})
 
 describe('known defects of tfjs on webgpu', () => {
   let errors: string[] = []

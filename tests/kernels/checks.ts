@@ -29,3 +29,15 @@ export function declareKernelTests(kind: BackendKind, options: BackendOptions = 
     declareElementwise()
   })
 }
+
+/** The same for what reduces along rows, on a device that is asked for no optional feature: it has no subgroups. */
+export function declareWithoutSubgroups(): void {
+  describe('reductions on webgpu, variants for gpu, without subgroups', () => {
+    beforeAll(async () => {
+      const { features } = await openBackend('webgpu', { variants: 'gpu', features: [] })
+      expect(features).not.toContain('subgroups')
+    })
+    declareRowOps()
+    declareReductions()
+  })
+}

@@ -1,12 +1,10 @@
 /** What the cache of frozen features saves: operations of the epochs of one run through the real loop. */
 import type { AdapterConfig } from '../../src/config.ts'
 import { seqBn } from '../../src/methods/bottleneck.ts'
-import { train } from '../../src/train/train.ts'
-import { trainingDefaults } from '../../src/trainingArguments.ts'
+import { epochsOf, stepsPerEpoch } from './epochs.ts'
 import { audit } from './flops.ts'
 import { openEngine, type Size } from './measure.ts'
 import { observe, type Seen } from './observe.ts'
-import { num_labels } from './steps.ts'
 
 export interface Cached {
   work: string
@@ -26,9 +24,6 @@ interface Step {
   dispatches: number
 }
 
-const stepsPerEpoch = 2
-const epochs = 3
-
 /** The head alone, and AdapterDrop 5: seq_bn without adapters in the lowest five layers. */
 export async function measureCached(size: Size): Promise<{ head: Cached; adapterDrop: Cached }> {
   const dropped = { ...seqBn, leave_out: [0, 1, 2, 3, 4] }
@@ -40,43 +35,19 @@ export async function measureCached(size: Size): Promise<{ head: Cached; adapter
 
 async function cached(size: Size, work: string, adapter: AdapterConfig): Promise<Cached> {
   // With the base's dropout features differ from pass to pass, so that nothing is kept.
-  const [, , live] = await epochsOf(size, adapter, true)
-  const [first, , later] = await epochsOf(size, adapter, false)
+  const [, , live] = await stepsOf(size, adapter, true)
+  const [first, , later] = await stepsOf(size, adapter, false)
   return { work, live: live!, first: first!, later: later!, ratio: live!.flops / later!.flops }
 }
 
 /** The mean step of every epoch. */
-async function epochsOf(
-  { config, B, S }: Size,
-  adapter: AdapterConfig,
-  base_dropout: boolean,
-): Promise<Step[]> {
-  const { model } = await openEngine(config, adapter)
-  const count = stepsPerEpoch * B
-  const rows = {
-    input_ids: Array.from({ length: count }, (_, row) =>
-      Int32Array.from({ length: S }, (_, i) => 4 + ((row * 131 + i * 7) % (config.vocab_size - 4))),
-    ),
-    labels: Int32Array.from({ length: count }, (_, i) => i % num_labels),
-  }
-  const args = {
-    ...trainingDefaults,
-    num_train_epochs: epochs,
-    per_device_train_batch_size: B,
-    eval_strategy: 'no' as const,
-    max_length: S,
-    base_dropout,
-  }
+async function stepsOf(size: Size, adapter: AdapterConfig, base_dropout: boolean): Promise<Step[]> {
+  const { model } = await openEngine(size.config, adapter)
   const log: Seen[] = []
   const found: Step[] = []
   const stop = observe((seen) => log.push(seen))
   try {
-    for await (const event of train(
-      model,
-      { train: rows, validation: { input_ids: [], labels: new Int32Array(0) } },
-      args,
-    )) {
-      if (event.type !== 'tick' || event.step % stepsPerEpoch !== 0) continue
+    for await (const _ of epochsOf(model, size, { num_train_epochs: 3, base_dropout })) {
       const { flops, dispatches } = audit(log.splice(0))
       found.push({ flops: flops / stepsPerEpoch, dispatches: dispatches / stepsPerEpoch })
     }

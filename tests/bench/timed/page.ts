@@ -18,6 +18,7 @@ import { compare, runs, type Ratio } from '../clock.ts'
 import { forwardOf, timeTape } from '../device/times.ts'
 import { nameOf, products, ways, type Product } from '../products.ts'
 import { hostBatch, num_labels } from '../steps.ts'
+import { timeEpochs } from './epochs.ts'
 
 /** One comparison: how many times as long the other takes as ours. */
 export interface Compared {
@@ -65,6 +66,7 @@ export async function timeAll(pairs: number): Promise<TimedFound> {
   const sections: [string, () => Promise<Compared[]>][] = [
     ['the plain tape', () => tapes(pairs)],
     ['tfjs’s products', () => againstTfjs(pairs)],
+    ['epochs on kept features', () => onKeptFeatures(pairs)],
     ['jax-js’s products', () => againstJax(pairs)],
     ['onnxruntime-web on WebAssembly', () => againstOnnx('wasm', pairs)],
     ['onnxruntime-web on WebGPU', () => againstOnnx('webgpu', pairs)],
@@ -82,6 +84,12 @@ export async function timeAll(pairs: number): Promise<TimedFound> {
 async function tapes(pairs: number): Promise<Compared[]> {
   const timed = await timeTape({ config: small, B: 8, S: 32 }, pairs)
   return timed.map(({ name, ratio }) => ({ name: `${name}, length 32`, other: 'plain tape', ratio }))
+}
+
+/** As many layers as RoBERTa-base has, since the share of them that is left out counts. */
+async function onKeptFeatures(pairs: number): Promise<Compared[]> {
+  const timed = await timeEpochs({ config: { ...small, num_hidden_layers: 12 }, B: 8, S: 32 }, pairs)
+  return timed.map(({ name, ratio }) => ({ name, other: 'ours without', ratio }))
 }
 
 async function againstTfjs(pairs: number): Promise<Compared[]> {

@@ -12,7 +12,7 @@ import { bornLinear, filled, kaimingUniform, normal } from './draws.ts'
 import { meanGate } from './gate.ts'
 import * as delta from './loraDelta.ts'
 import { loraFields, loraProblems } from './loraFields.ts'
-import type { FrozenLinear, LinearSite, Method, Parameter, Start, Walk } from './method.ts'
+import type { FrozenLinear, LinearSite, LowRank, Method, Parameter, Start, Walk } from './method.ts'
 
 /** Every field as `LoRAConfig()` has it. */
 export const loraConfig: LoRAConfig = {
@@ -171,9 +171,11 @@ function linear(walk: Walk, site: LinearSite, x: Matrix, frozen: FrozenLinear): 
   const configOf = (name: string) => walk.config(lora, name, (config) => changes(config, site, layer))
   const y = ops.linear(x, frozen.weight, frozen.bias)
   if (setup === null) return y
-  const only = typeof setup === 'string' ? configOf(setup) : null
-  if (only?.composition_mode === 'add' && !only.use_dora && !only.use_gating)
-    return updated(walk, only, loraPath(layer, site, setup as string), x, y)
+  const only = lowRank(walk, site)
+  if (only) {
+    const low = ops.linear(x, only.A, null, { factor: only.factor }) // [N,r]
+    return ops.linear(low, only.B, null, { residual: y })
+  }
 
   const place: Place<delta.State> = {
     what: 'LoRA',
@@ -199,12 +201,16 @@ function linear(walk: Walk, site: LinearSite, x: Matrix, frozen: FrozenLinear): 
     : sum
 }
 
-/** y + s·B·A·dropout(x), the sum made with the last product: the common case of one adapter. */
-function updated(walk: Walk, config: LoRAConfig, path: string, x: Matrix, y: Matrix): Matrix {
-  const { ops } = walk
-  const down = ops.linear(ops.dropout(x, config.dropout), walk.parameter(`${path}.lora_A`), null) // [N,r]
-  const scaled = ops.scale(down, config.alpha / config.r)
-  return ops.linear(scaled, walk.parameter(`${path}.lora_B`), null, { residual: y })
+/** The common case: one adapter without gate, DoRA or dropout adds s·B·A·x. */
+function lowRank(walk: Walk, site: LinearSite): LowRank | undefined {
+  const { setup, layer } = walk
+  if (typeof setup !== 'string') return undefined
+  const config = walk.config(lora, setup, (config) => changes(config, site, layer))
+  if (config?.composition_mode !== 'add' || config.use_dora || config.use_gating || config.dropout > 0)
+    return undefined
+  const path = loraPath(layer, site, setup)
+  const factor = config.alpha / config.r
+  return { A: walk.parameter(`${path}.lora_A`), B: walk.parameter(`${path}.lora_B`), factor }
 }
 
 /** Of LoRA: s·B·A·dropout(input), where the input is the layer's or what the adapter before left; a gate replaces s. */
@@ -260,4 +266,5 @@ export const lora: Method<LoRAConfig> = {
   initialise,
   changes: changesAt,
   linear,
+  lowRank,
 }

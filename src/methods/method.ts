@@ -39,6 +39,13 @@ export interface FrozenLinear {
   bias: Vector // [out]
 }
 
+/** What LoRA adds to a linear layer: factor·B·A·x. */
+export interface LowRank {
+  A: Matrix // [r,in]
+  B: Matrix // [out,r]
+  factor: number
+}
+
 export type LinearSite = 'query' | 'key' | 'value' | 'intermediate' | 'output'
 export type SublayerSite = 'attention.output' | 'output'
 
@@ -99,6 +106,8 @@ export interface Method<C extends AdapterConfig = AdapterConfig> {
   changes?(walk: Walk, site: LinearSite): boolean
   /** x [N,in] -> [N,out], the frozen layer included. */
   linear?(walk: Walk, site: LinearSite, x: Matrix, frozen: FrozenLinear): Matrix
+  /** What `linear` adds to the frozen layer, if that is all it does there, so that layers of one x are made together. */
+  lowRank?(walk: Walk, site: LinearSite): LowRank | undefined
   /** Keys and values [B,N,S,D] of a layer -> [B,N,P+S,D], given the attention's input x [B·S,H]. */
   keyValues?(
     walk: Walk,

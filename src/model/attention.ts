@@ -1,5 +1,5 @@
 /** Multi-head self-attention (transformers `RobertaSelfAttention`) with whatever methods put on its projections. */
-import type { LinearSite } from '../methods/method.ts'
+import type { LinearSite, LowRank } from '../methods/method.ts'
 import type { Matrix } from './ops.ts'
 import type { Layer, Linear } from './roberta.ts'
 import type { ModelWalk } from './walk.ts'
@@ -13,9 +13,9 @@ export function selfAttention(
   const { ops, base, B, attention_mask } = walk
   const { hidden_size: H, num_attention_heads: N, attention_probs_dropout_prob: rate } = base
   const sizes = { B, N, scale: 1 / Math.sqrt(H / N) }
-  const plain = (['query', 'key', 'value'] as const).every((site) => !walk.changes(site))
   const keyValues = walk.place('keyValues')
-  const qkv = plain && !keyValues ? ops.projected(x, [query, key, value]) : null // [3,B·S,H]
+  const updates = keyValues ? null : updatesOf(walk)
+  const qkv = updates && ops.projected(x, [query, key, value], updates) // [3,B·S,H]
   if (qkv) return ops.selfAttention(qkv, attention_mask, sizes, rate)
   const q = linearAt(walk, 'query', x, query)
   const k = linearAt(walk, 'key', x, key)
@@ -23,6 +23,17 @@ export function selfAttention(
   if (!keyValues) return ops.attention(q, k, v, attention_mask, sizes, rate)
   const own = keyValues(walk, x, ops.splitHeads(k, B, N), ops.splitHeads(v, B, N)) // [B,N,P+S,D]
   return ops.attention(q, own.k, own.v, own.attention_mask, sizes, rate)
+}
+
+/** What is added to each projection; null where a method does something else to one. */
+function updatesOf(walk: ModelWalk): (LowRank | null)[] | null {
+  const updates: (LowRank | null)[] = []
+  for (const site of ['query', 'key', 'value'] as const) {
+    const update = walk.changes(site) ? walk.place('lowRank')?.(walk, site) : null
+    if (update === undefined) return null
+    updates.push(update)
+  }
+  return updates
 }
 
 /** A frozen linear layer and what the active method does to it: x [M,in] -> [M,out]. */

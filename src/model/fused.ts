@@ -1,6 +1,6 @@
 /**
  * Steps of the walk that several operations share one kernel in, with their gradients: an activation that is not kept,
- * the three projections on one reading of x, attention without its scores, and a whole bottleneck adapter. Each is equal
+ * the three projections on one reading of x, with what LoRA adds to them, attention without its scores, and a whole bottleneck adapter. Each is equal
  * to the plain operations of ops.ts one after another.
  */
 import * as tf from '@tensorflow/tfjs-core'
@@ -14,10 +14,10 @@ import {
   bottleneckWeightBackward,
 } from '../kernels/bottleneck.ts'
 import { dropout, type Drop } from '../kernels/dropout.ts'
-import { linear, linearBackwardBias, linearBackwardWeight } from '../kernels/linear.ts'
+import { linear, linearBackwardBias, linearBackwardInput, linearBackwardWeight } from '../kernels/linear.ts'
 import { matmul, projections, projectionsBackwardInput } from '../kernels/matmul.ts'
 import { joined, viewOf } from '../kernels/views.ts'
-import type { FrozenLinear, FrozenNorm } from '../methods/method.ts'
+import type { FrozenLinear, FrozenNorm, LowRank } from '../methods/method.ts'
 import type { Heads, Mask, Matrix, Vector } from './ops.ts'
 import { Var, type Tape } from './tape.ts'
 
@@ -64,31 +64,71 @@ export function activatedLinear(
 const keptUpTo = 1 << 20
 
 /**
- * Linear layers side by side on one x [N,K] -> [C,N,M]; null where their weights do not lie side by side in memory, as
- * on wasm and cpu.
+ * Linear layers side by side on one x [N,K], each with the low-rank update that stands on it, if any -> [C,N,M]; null where
+ * their weights do not lie side by side in memory, as on wasm and cpu.
  */
-export function projected(tape: Tape, x: Matrix, parts: FrozenLinear[]): Var<tf.Tensor3D> | null {
+export function projected(
+  tape: Tape,
+  x: Matrix,
+  parts: FrozenLinear[],
+  updates: (LowRank | null)[],
+): Var<tf.Tensor3D> | null {
   const C = parts.length
   const weights = () => joined(parts.map(({ weight }) => weight.tensor))
   const biases = () => joined(parts.map(({ bias }) => bias.tensor))
-  const [M] = parts[0]!.weight.shape
+  const [N, M] = [x.shape[0], parts[0]!.weight.shape[0]]
   const [weight, bias] = [weights(), biases()]
   if (!weight || !bias) return null
   const y = projections(x.tensor, tf.reshape(weight, [C * M, -1]), bias, C)
+  const partOf = (whole: tf.Tensor3D, i: number) => viewOf<tf.Tensor2D>(whole, i * N * M, [N, M])
+  const changes = updates.flatMap((update, i) => (update ? [changed(x, update, i, partOf(y, i))] : []))
   const leaves = parts.flatMap(({ weight, bias }) => [weight, bias])
-  const saved = leaves.some(({ trained }) => trained) ? [x] : []
-  return tape.record(y, [x, ...leaves], saved, (dy) => {
-    const N = x.shape[0]
+  const inputs = [x, ...leaves, ...changes.flatMap(({ A, B }) => [A, B])]
+  const reads = inputs.slice(1).some(({ trained }) => trained) ? [x, ...changes.map(({ low }) => low)] : []
+  const result = tape.record(y, inputs, reads, (dy) => {
     const own = leaves.map((leaf, i) => {
       if (!leaf.trained) return null
-      const d = viewOf<tf.Tensor2D>(dy, (i >> 1) * N * M, [N, M])
       const slot = tape.slotOf(leaf)
-      return i % 2 === 0 ? linearBackwardWeight(d, x.tensor, slot) : linearBackwardBias(d, slot)
+      return i % 2 === 0
+        ? linearBackwardWeight(partOf(dy, i >> 1), x.tensor, slot)
+        : linearBackwardBias(partOf(dy, i >> 1), slot)
     })
-    if (!x.trained) return [null, ...own]
-    const weight = tf.reshape<tf.Rank.R2>(weights()!, [C * M, -1])
-    return [projectionsBackwardInput(dy, weight, tape.take(x)), ...own]
+    const weight = () => tf.reshape<tf.Rank.R2>(weights()!, [C * M, -1])
+    const dx = x.trained ? projectionsBackwardInput(dy, weight(), tape.take(x)) : null
+    const ofChanges = changes.flatMap((change) => changedBackward(tape, partOf(dy, change.at), x, change, dx))
+    return [dx, ...own, ...ofChanges]
   })
+  for (const { low } of changes) tape.release(low)
+  return result
+}
+
+/** An update of projection `at`, and low = factor·A·x: [N,r]. */
+interface Change extends LowRank {
+  at: number
+  low: Matrix
+}
+
+/** Adds an update of `x` to `y` [N,M], in place. */
+function changed(x: Matrix, update: LowRank, at: number, y: tf.Tensor2D): Change {
+  const { A, B, factor } = update
+  const low = linear(x.tensor, A.tensor, null, { factor })
+  linear(low, B.tensor, null, { residual: y, output: y })
+  y.dispose()
+  return { ...update, at, low: new Var(low, false, false) }
+}
+
+/** dy [N,M] -> gradients of A and B; that of x is added to `dx`, in place. */
+function changedBackward(
+  tape: Tape,
+  dy: tf.Tensor2D,
+  x: Matrix,
+  { A, B, factor, low }: Change,
+  dx: tf.Tensor2D | null,
+): (tf.Tensor2D | null)[] {
+  const dB = B.trained ? linearBackwardWeight(dy, low.tensor, tape.slotOf(B)) : null
+  const dLow = linearBackwardInput(dy, B.tensor, { factor })
+  if (dx) linearBackwardInput(dLow, A.tensor, { residual: dx, output: dx })
+  return [A.trained ? linearBackwardWeight(dLow, x.tensor, tape.slotOf(A)) : null, dB]
 }
 
 /** softmax(q·kᵀ·scale)·v of the projections [3,B·S,H] of one x, over the keys that the mask keeps: [B·S,H]. */

@@ -15,7 +15,7 @@ import { linear, linearBackwardBias, linearBackwardInput, linearBackwardWeight }
 import { matmul } from '../kernels/matmul.ts'
 import { segmentSum } from '../kernels/segmentSum.ts'
 import { columnSum } from '../kernels/sum.ts'
-import type { FrozenLinear, FrozenNorm } from '../methods/method.ts'
+import type { FrozenLinear, FrozenNorm, LowRank } from '../methods/method.ts'
 import {
   activatedLinear,
   attended,
@@ -103,9 +103,9 @@ export class Ops {
     return activatedLinear(this.tape, name, u, weight, bias, { drop: this.#drop(rate), residual })
   }
 
-  /** Linear layers on one x [N,K] -> [C,N,M]; null where the device has no kernel for weights side by side. */
-  projected(x: Matrix, parts: FrozenLinear[]): Var<tf.Tensor3D> | null {
-    return projected(this.tape, x, parts)
+  /** Linear layers and updates on one x [N,K] -> [C,N,M]; null where the device has no kernel for weights side by side. */
+  projected(x: Matrix, parts: FrozenLinear[], updates: (LowRank | null)[]): Var<tf.Tensor3D> | null {
+    return projected(this.tape, x, parts, updates)
   }
 
   /** One bottleneck adapter with all that it joins, [N,H]; see fused.ts. */

@@ -29,7 +29,7 @@ export const keepsAll: Saving = { recompute: false, halves: false }
 
 type Place = Extract<
   keyof Method,
-  'embeddings' | 'linear' | 'keyValues' | 'sublayer' | 'layerOutput' | 'beforeDecoder'
+  'embeddings' | 'linear' | 'lowRank' | 'keyValues' | 'sublayer' | 'layerOutput' | 'beforeDecoder'
 >
 
 export class ModelWalk implements Walk {

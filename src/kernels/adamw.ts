@@ -1,13 +1,16 @@
 /**
  * torch.optim.AdamW (Loshchilov & Hutter 2019) over one flat vector of parameters, in torch's order of operations:
  * `p *= 1 - lr wd; m += (1-β1)(g - m); v = β2 v + (1-β2) g²; p -= lr/(1-β1^t) m / (sqrt(v)/sqrt(1-β2^t) + eps)`.
- * On a GPU p, m and v are views of one tensor, which one dispatch reads, clips by and writes in place; where three
- * vectors together are too long for a binding they stay apart, in place too. On wasm and cpu a step makes new tensors.
+ * On a GPU p, m and v are views of one tensor. One dispatch adds up the gradient's squares in parts; a second one, each
+ * workgroup of which adds up the parts, clips and writes p, m and v in place. Where three vectors together are too long
+ * for a binding they stay apart, in place too. On wasm and cpu a step makes new tensors.
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { openedDevice, webgpuBackend } from './backend.ts'
-import { clipped, clippedCode, type Clip } from './clip.ts'
+import { clipFactor, clipped } from './clip.ts'
 import { runElements, runsOwn, type Kernel } from './program.ts'
+import { runRows, type RowKernel } from './rows.ts'
+import { l2Norm, squaresInParts } from './sum.ts'
 import { aligned, viewOf, whereOf } from './views.ts'
 
 /** Parameters, both moments (all of one length) and the number of steps done. */
@@ -29,6 +32,8 @@ export interface AdamWArguments {
   weight_decay: number
   /** Only the first so many elements are decayed: put weights first, biases after. */
   decayed: number
+  /** The gradient is clipped to this norm; 0: never. */
+  max_norm: number
 }
 
 /** A stretch of the vector and the steps that it has done; null: it is left alone, with its moments. */
@@ -78,38 +83,49 @@ function fits(n: number): boolean {
   return 3 * aligned(n) * 4 <= Math.min(maxBufferSize, maxStorageBufferBindingSize)
 }
 
+/** The state after a step, and the norm of its gradient before clipping. */
+export interface Stepped {
+  state: AdamWState
+  grad_norm: tf.Scalar
+}
+
 /**
- * One step along `g`, which is clipped first where `clip` is given, and kept. `stretches`, from the first element to the
- * last: where parts have done different numbers of steps; by default all have done `state.step`. Consumes `state`: on a
- * GPU its tensors are written in place, elsewhere disposed.
+ * One step along `g`, which is clipped and kept. `stretches`, from the first element to the last: where parts have done
+ * different numbers of steps; by default all have done `state.step`. Consumes `state`: on a GPU its tensors are written in
+ * place, elsewhere disposed.
  */
 export function adamw(
   state: AdamWState,
   g: tf.Tensor1D,
   args: AdamWArguments,
-  clip: Clip | null = null,
   stretches: Stretch[] = [{ size: g.size, step: state.step }],
-): AdamWState {
+): Stepped {
   const step = state.step + 1
   if (g.size !== state.p.size)
     throw new Error(`AdamW got a gradient of ${g.size} values for ${state.p.size} parameters.`)
+  if (stretches.every((stretch) => stretch.step === null))
+    return { state: { ...state, step }, grad_norm: l2Norm(g) }
   if (!runsOwn('adamw')) {
-    const next = stepOnHost(state, g, args, clip, stretches)
+    const grad_norm = l2Norm(g)
+    const next = stepOnHost(state, g, grad_norm, args, stretches)
     tf.dispose([state.p, state.m, state.v])
-    return { ...next, step }
+    return { state: { ...next, step }, grad_norm }
   }
   const packed = wholeOf(state)
+  const squares = squaresInParts(g)
+  const grad_norm = tf
+    .engine()
+    .makeTensorFromTensorInfo(webgpuBackend().makeTensorInfo([], 'float32')) as tf.Scalar
   let first = 0
   for (const { size, step: done } of stretches) {
     if (done !== null) {
-      const range = { first, size, max_norm: clip?.max_norm ?? 0, ...numbers(args, done) }
-      // Where nothing is clipped the norm is not read.
-      stepInPlace(state, packed, [g, clip?.norm ?? g], range)
+      const range = { first, size, max_norm: args.max_norm, ...numbers(args, done) }
+      stepInPlace(state, packed, [g, squares, grad_norm], range)
     }
     first += size
   }
-  packed?.dispose()
-  return { ...state, step }
+  tf.dispose([squares, ...(packed ? [packed] : [])])
+  return { state: { ...state, step }, grad_norm }
 }
 
 function numbers(
@@ -132,12 +148,12 @@ function numbers(
 function stepOnHost(
   { p, m, v }: Vectors,
   g: tf.Tensor1D,
+  grad_norm: tf.Scalar,
   args: AdamWArguments,
-  clip: Clip | null,
   stretches: Stretch[],
 ): Vectors {
   return tf.tidy(() => {
-    const gradient = clip ? clipped(g, clip) : g
+    const gradient = clipped(g, grad_norm, args.max_norm)
     let first = 0
     const parts = stretches.map(({ size, step }) => {
       const cut = (x: tf.Tensor1D) => (size === x.size ? x : tf.slice(x, first, size))
@@ -180,20 +196,25 @@ function wholeOf({ p, m, v }: Vectors): tf.Tensor | null {
   return tf.engine().makeTensorFromTensorInfo({ ...flat })
 }
 
+/** Elements of a row, as adamw's programs see the vectors: many enough to add up the parts of the norm for. */
+const rowLength = 256
+
 function stepInPlace(
   { p, m, v }: Vectors,
   packed: tf.Tensor | null,
-  gradient: tf.Tensor[],
+  gradient: [g: tf.Tensor, squares: tf.Tensor, grad_norm: tf.Tensor],
   range: Step & { first: number; size: number; max_norm: number },
 ): void {
-  const run = (kernel: Kernel, inputs: tf.Tensor[], output: tf.Tensor, uniforms: Record<string, number>) =>
-    runElements(kernel, inputs, uniforms, output.shape, range.size, output)
+  const rows = { rows: Math.ceil(range.size / rowLength), width: rowLength }
+  const run = (kernel: RowKernel, inputs: tf.Tensor[], output: tf.Tensor, uniforms: Record<string, number>) =>
+    runRows(kernel, inputs, uniforms, output.shape, rows, output)
+  const clipping = { ...range, parts: gradient[1].size }
   if (packed) {
-    run(packedKernel, gradient, packed, { ...range, part: aligned(p.size) })
+    run(packedKernel, gradient, packed, { ...clipping, part: aligned(p.size) })
     return
   }
-  run(mKernel, gradient, m, { ...range })
-  run(vKernel, gradient, v, { ...range })
+  run(mKernel, gradient, m, clipping)
+  run(vKernel, gradient, v, clipping)
   run(pKernel, [m, v], p, { ...range })
 }
 
@@ -230,54 +251,62 @@ const uniforms: Kernel['uniforms'] = {
   decayed: 'int32',
 }
 
-/** A program of `statements` for element `at` of the vectors. */
-const main = (statements: string) => `
-fn main(index : i32) {
-  if (index >= uniforms.size) { return; }
-  let at = uniforms.first + index;
-  ${statements}
-}`
+/** A program of `statements` for each element `at` of the vectors. */
+const forEach = (statements: string) => `
+  if (live) {
+    let end = min(start + width, uniforms.size);
+    for (var i = start + lane; i < end; i += LANES) {
+      let at = uniforms.first + i;
+      ${statements}
+    }
+  }`
 
-const gradient = `let g = ${clippedCode('at')};`
-const nextM = (m: string) => `${m} + uniforms.mRate * (g - ${m})`
-const nextV = (v: string) => `uniforms.beta2 * ${v} + uniforms.vRate * g * g`
+/** The same where `g` is the clipped gradient there. */
+const forEachClipped = (statements: string) => `
+  var total = 0.0;
+  for (var i = lane; i < uniforms.parts; i += LANES) { total += squares[i]; }
+  let norm = sqrt(sumRow(total));
+  if (live & (row == 0) & (lane == 0)) { grad_norm[0] = norm; }
+  let factor = ${clipFactor('norm')};
+  ${forEach(`let gradient = g[at] * factor;
+      ${statements}`)}`
+
+const nextM = (m: string) => `${m} + uniforms.mRate * (gradient - ${m})`
+const nextV = (v: string) => `uniforms.beta2 * ${v} + uniforms.vRate * gradient * gradient`
 const nextP = (p: string, m: string, v: string) =>
   `${p} * select(1.0, uniforms.keep, at < uniforms.decayed)
     - uniforms.stepSize * (${m} / (sqrt(${v}) / uniforms.vScale + uniforms.eps))`
 
-const packedKernel: Kernel = {
-  name: 'adamw',
-  inputs: ['g', 'norm'],
-  uniforms: { ...uniforms, part: 'int32' },
-  workgroupSize: 64,
-  code: main(`${gradient}
-  let mAt = uniforms.part + at;
-  let vAt = uniforms.part + mAt;
-  let m = ${nextM('result[mAt]')};
-  let v = ${nextV('result[vAt]')};
-  result[mAt] = m;
-  result[vAt] = v;
-  result[at] = ${nextP('result[at]', 'm', 'v')};`),
-}
-
-const mKernel: Kernel = {
-  ...packedKernel,
+const mKernel: RowKernel = {
   name: 'adamw m',
-  uniforms,
-  code: main(`${gradient}
-  result[at] = ${nextM('result[at]')};`),
+  inputs: ['g', 'squares', 'grad_norm'],
+  writes: ['grad_norm'],
+  uniforms: { ...uniforms, parts: 'int32' },
+  code: forEachClipped(`result[at] = ${nextM('result[at]')};`),
 }
 
-const vKernel: Kernel = {
+const vKernel: RowKernel = {
   ...mKernel,
   name: 'adamw v',
-  code: main(`${gradient}
-  result[at] = ${nextV('result[at]')};`),
+  code: forEachClipped(`result[at] = ${nextV('result[at]')};`),
 }
 
-const pKernel: Kernel = {
-  ...mKernel,
+const pKernel: RowKernel = {
   name: 'adamw p',
   inputs: ['m', 'v'],
-  code: main(`result[at] = ${nextP('result[at]', 'm[at]', 'v[at]')};`),
+  uniforms,
+  code: forEach(`result[at] = ${nextP('result[at]', 'm[at]', 'v[at]')};`),
+}
+
+const packedKernel: RowKernel = {
+  ...mKernel,
+  name: 'adamw',
+  uniforms: { ...mKernel.uniforms, part: 'int32' },
+  code: forEachClipped(`let mAt = uniforms.part + at;
+      let vAt = uniforms.part + mAt;
+      let m = ${nextM('result[mAt]')};
+      let v = ${nextV('result[vAt]')};
+      result[mAt] = m;
+      result[vAt] = v;
+      result[at] = ${nextP('result[at]', 'm', 'v')};`),
 }

@@ -268,12 +268,11 @@ function embeddings(): tf.Tensor[] {
 function optimiserSteps(): tf.Tensor[] {
   const args: AdamWArguments = {
     ...{ learning_rate: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 },
-    decayed: 120,
+    ...{ decayed: 120, max_norm: 1 },
   }
   const size = 301
-  const clip = { norm: tf.scalar(3), max_norm: 1 }
-  const first = adamw(adamwState(vector(size, 1)), vector(size, 2), args)
-  const second = adamw(first, vector(size, 3), args, clip, [
+  const first = adamw(adamwState(vector(size, 1)), vector(size, 2), { ...args, max_norm: 0 })
+  const second = adamw(first.state, vector(size, 3), args, [
     { size: 100, step: 1 },
     { size: 50, step: null },
     { size: 151, step: 1 },
@@ -282,6 +281,6 @@ function optimiserSteps(): tf.Tensor[] {
     values(size, 6).map((x) => x * x),
     [size],
   )
-  const apart = adamw({ p: vector(size, 4), m: vector(size, 5), v, step: 3 }, vector(size, 7), args, clip)
-  return [second, apart].flatMap(({ p, m, v }) => [p, m, v])
+  const apart = adamw({ p: vector(size, 4), m: vector(size, 5), v, step: 3 }, vector(size, 7), args)
+  return [second, apart].flatMap(({ state: { p, m, v }, grad_norm }) => [p, m, v, grad_norm])
 }

@@ -14,6 +14,8 @@ export interface RowKernel {
   inputs: string[]
   /** Besides `rows` and `width`. */
   uniforms: Kernel['uniforms']
+  /** See Kernel. */
+  writes?: string[]
   /** Statements for a row that starts at `start`; they write only `if (live)`, and never branch around a reduction. */
   code: string
 }
@@ -21,13 +23,14 @@ export interface RowKernel {
 const workgroupSize = 64
 const kernels = new Map<string, Kernel>()
 
-/** Runs `kernel` over `rows` rows of `width` elements and returns a tensor of `shape`. */
+/** Runs `kernel` over `rows` rows of `width` elements and returns a tensor of `shape`, or `output`, written in place. */
 export function runRows<T extends tf.Tensor>(
   kernel: RowKernel,
   inputs: tf.Tensor[],
   uniforms: Record<string, number>,
   shape: number[],
   { rows, width }: { rows: number; width: number },
+  output: tf.TensorInfo | null = null,
 ): T {
   const variant = softwareVariants() ? 'alone' : hasExtension('subgroups') ? 'subgroups' : 'shared'
   const lanes = variant === 'alone' ? 1 : workgroupSize
@@ -38,6 +41,7 @@ export function runRows<T extends tf.Tensor>(
     { ...uniforms, rows, width },
     shape,
     Math.ceil((rows * lanes) / workgroupSize),
+    output,
   )
 }
 
@@ -51,6 +55,7 @@ function build(kernel: RowKernel, variant: keyof typeof reductions, lanes: numbe
       uniforms: { rows: 'int32', width: 'int32', ...kernel.uniforms },
       workgroupSize,
       enable: variant === 'subgroups' ? ['subgroups'] : [],
+      writes: kernel.writes,
       code: `
 const LANES = ${lanes};
 ${reductions[variant]}

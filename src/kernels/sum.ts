@@ -15,17 +15,22 @@ export function columnSum(x: tf.Tensor2D, output: tf.Tensor | null = null): tf.T
 
 /** Sum of all elements. */
 export function sum(x: tf.Tensor): tf.Scalar {
-  return runsOwn('sum') ? foldAll(x, false, false) : sumOnHost(x)
+  return runsOwn('sum') ? foldAll(x, false) : sumOnHost(x)
 }
 
 /** Sum of all elements squared. */
 export function sumOfSquares(x: tf.Tensor): tf.Scalar {
-  return runsOwn('sum') ? foldAll(x, true, false) : tf.tidy(() => sumOnHost(tf.square(x)))
+  return runsOwn('sum') ? foldAll(x, true) : tf.tidy(() => sumOnHost(tf.square(x)))
 }
 
 /** The square root of `sumOfSquares`, as a scalar. */
 export function l2Norm(x: tf.Tensor): tf.Scalar {
-  return runsOwn('sum') ? foldAll(x, true, true) : tf.tidy(() => tf.sqrt(sumOnHost(tf.square(x))))
+  return tf.tidy(() => tf.sqrt(sumOfSquares(x)))
+}
+
+/** On webgpu: `sumOfSquares` in at most 256 parts, which have yet to be added up, by one dispatch. */
+export function squaresInParts(x: tf.Tensor): tf.Tensor1D {
+  return foldRows(x, true, Math.min(256, Math.ceil(x.size / rowLength)))
 }
 
 /** In two stages: wasm adds up one after another in float32, which over 70,000 values costs the fifth digit. */
@@ -68,20 +73,19 @@ function foldColumns(x: tf.Tensor, width: number, output: tf.Tensor | null): tf.
 const rowLength = 2048
 const mostRows = 4096
 
-function foldAll(x: tf.Tensor, squared: boolean, root: boolean): tf.Scalar {
+function foldAll(x: tf.Tensor, squared: boolean): tf.Scalar {
   return tf.tidy(() => {
     if (x.size === 0) return tf.scalar(0)
     const rows = Math.min(mostRows, Math.ceil(x.size / rowLength))
-    const last = (part: tf.Tensor, squared: boolean) =>
-      runRows<tf.Scalar>(foldKernel(squared, root), [part], { size: part.size }, [], {
-        rows: 1,
-        width: part.size,
-      })
-    if (rows === 1) return last(x, squared)
-    const width = Math.ceil(x.size / rows)
-    const partial = runRows(foldKernel(squared, false), [x], { size: x.size }, [rows], { rows, width })
-    return last(partial, false)
+    const total = rows === 1 ? foldRows(x, squared, 1) : foldRows(foldRows(x, squared, rows), false, 1)
+    return tf.reshape<tf.Rank.R0>(total, [])
   })
+}
+
+/** x, cut into so many rows, each added up: [rows]. */
+function foldRows(x: tf.Tensor, squared: boolean, rows: number): tf.Tensor1D {
+  const width = Math.ceil(x.size / rows)
+  return runRows(foldKernel(squared), [x], { size: x.size }, [rows], { rows, width })
 }
 
 const columnKernel: Kernel = {
@@ -101,8 +105,8 @@ fn main(index : i32) {
 }
 
 /** Each row summed up into one value. */
-const foldKernel = (squared: boolean, root: boolean): RowKernel => ({
-  name: `sum${squared ? ' of squares' : ''}${root ? ', root' : ''}`,
+const foldKernel = (squared: boolean): RowKernel => ({
+  name: `sum${squared ? ' of squares' : ''}`,
   inputs: ['x'],
   uniforms: { size: 'int32' },
   code: `
@@ -116,5 +120,5 @@ const foldKernel = (squared: boolean, root: boolean): RowKernel => ({
     total += part;
   }
   let all = sumRow(total);
-  if (live && lane == 0) { result[row] = ${root ? 'sqrt(all)' : 'all'}; }`,
+  if (live && lane == 0) { result[row] = all; }`,
 })

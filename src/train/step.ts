@@ -3,7 +3,6 @@ import * as tf from '@tensorflow/tfjs-core'
 import type { TrainingArguments } from '../trainingArguments.ts'
 import { adamw, type AdamWState } from '../kernels/adamw.ts'
 import { addScaled, scale } from '../kernels/addScaled.ts'
-import { l2Norm } from '../kernels/sum.ts'
 import { uploadBatch, type HostBatch } from '../model/batch.ts'
 import { lossAndGradient, setParams, type Model } from '../model/model.ts'
 import type { Noise, Saving } from '../model/walk.ts'
@@ -41,10 +40,9 @@ export function optimiserStep(
   call: number | null,
   missed: Missed | null = null,
 ): StepResult {
-  const { loss, gradient, norm } = tf.tidy(() => {
+  const { loss, gradient } = tf.tidy(() => {
     const { loss, gradient: own } = meanGradient(model, batches, args, call)
-    const gradient = state.step > 0 ? withFusionPull(model, own) : own
-    return { loss, gradient, norm: l2Norm(gradient) }
+    return { loss, gradient: state.step > 0 ? withFusionPull(model, own) : own }
   })
   const { layout, setup } = model
   const rates = {
@@ -54,13 +52,13 @@ export function optimiserStep(
     eps: args.adam_epsilon,
     weight_decay: args.weight_decay,
     decayed: layout.decayed,
+    max_norm: args.max_grad_norm,
   }
-  const clip = args.max_grad_norm > 0 ? { norm, max_norm: args.max_grad_norm } : null
   const stretches = missed ? stretchesOf(layout, state.step, setup.skip_layers, missed) : undefined
-  const next = adamw(state, gradient, rates, clip, stretches)
+  const next = adamw(state, gradient, rates, stretches)
   gradient.dispose()
-  setParams(model, next.p)
-  return { state: next, loss, grad_norm: norm }
+  setParams(model, next.state.p)
+  return { ...next, loss }
 }
 
 /**

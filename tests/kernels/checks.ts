@@ -39,5 +39,6 @@ export function declareWithoutSubgroups(): void {
     })
     declareRowOps()
     declareReductions()
+    declareOptimiser()
   })
 }

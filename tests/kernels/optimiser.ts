@@ -25,9 +25,8 @@ export function clippedStep(
   stretches?: Stretch[],
 ): AdamWState {
   const gradient = vector(g)
-  const norm = l2Norm(gradient)
-  const next = adamw(state, gradient, { ...rates, decayed }, { norm, max_norm: 1 }, stretches)
-  tf.dispose([gradient, norm])
+  const { state: next, grad_norm } = adamw(state, gradient, { ...rates, decayed, max_norm: 1 }, stretches)
+  tf.dispose([gradient, grad_norm])
   return next
 }
 
@@ -54,7 +53,7 @@ export function declareOptimiser(): void {
     for (const max_norm of [norm / 3, norm * 3]) {
       const factor = Math.min(1, max_norm / (norm + 1e-6))
       await agree(
-        () => clipped(vector(g), { norm: l2Norm(vector(g)), max_norm }),
+        () => clipped(vector(g), l2Norm(vector(g)), max_norm),
         g.map((value) => value * factor),
       )
     }
@@ -80,7 +79,7 @@ export function declareOptimiser(): void {
     tf.dispose([state.p, state.m, state.v])
   })
 
-  test('steps without a norm to clip by, and on from the moments of earlier ones', async () => {
+  test('steps that are not clipped give their norm all the same, and go on from the moments of earlier ones', async () => {
     const [n, decayed] = [70, 9]
     const p = random(n)
     const gs = gradients(n, 4)
@@ -88,8 +87,10 @@ export function declareOptimiser(): void {
     let state = adamwState(vector(p))
     for (const [i, g] of gs.entries()) {
       const gradient = vector(g)
-      state = adamw(state, gradient, { ...rates, decayed })
-      gradient.dispose()
+      const next = adamw(state, gradient, { ...rates, decayed, max_norm: 0 })
+      state = next.state
+      expect(worstError(await next.grad_norm.data<'float32'>(), [Math.hypot(...g)])).toBeLessThan(2e-6)
+      tf.dispose([gradient, next.grad_norm])
       truth = adamwTruth(truth, g, i + 1, { ...rates, decayed })
       if (i !== 1) continue
       const kept = [await readVector(state.p), await readVector(state.m), await readVector(state.v)] as const
@@ -98,6 +99,21 @@ export function declareOptimiser(): void {
     }
     await expectNear(state, truth)
     tf.dispose([state.p, state.m, state.v])
+  })
+
+  test('a step that moves nothing still counts and gives its norm', async () => {
+    const p = random(300)
+    const gradient = vector(random(300).fill(0.5))
+    const { state, grad_norm } = adamw(
+      adamwState(vector(p)),
+      gradient,
+      { ...rates, decayed: 9, max_norm: 1 },
+      [{ size: 300, step: null }],
+    )
+    expect(state.step).toBe(1)
+    expect(await readVector(state.p)).toEqual(p)
+    expect((await grad_norm.data())[0]).toBeCloseTo(Math.sqrt(75), 5)
+    tf.dispose([state.p, state.m, state.v, gradient, grad_norm])
   })
 
   test('stretches that are left alone at times keep their moments and their own count', async () => {

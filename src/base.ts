@@ -4,7 +4,6 @@ import { loadTokenizer, type Tokenizer } from './data/tokenizer.ts'
 import type { ModelFolder } from './io/modelFolder.ts'
 import { openSafetensors } from './io/safetensors.ts'
 import { openedDevice } from './kernels/backend.ts'
-import { onGpu } from './kernels/program.ts'
 import { loadRoberta, type Precision } from './model/loadRoberta.ts'
 import type { Roberta } from './model/roberta.ts'
 import { parseRobertaConfig } from './model/robertaConfig.ts'
@@ -16,16 +15,15 @@ export interface Base {
   identity: BaseIdentity
   tokenizer: Tokenizer
   roberta: Roberta
-  /** How its matrices lie on the device. */
-  precision: Precision
+  /** Weights were rounded to half precision. */
+  rounded: boolean
   notes: string[]
 }
 
 /**
- * Reads a model folder and streams its weights to the device, on a GPU in half precision where that is asked for. Throws
- * one sentence about the file at fault.
+ * Reads a model folder and streams its weights to the device. Throws one sentence about the file at fault.
  */
-export async function openBase(folder: ModelFolder, asked: Precision = 'float32'): Promise<Base> {
+export async function openBase(folder: ModelFolder, precision: Precision = 'auto'): Promise<Base> {
   const config = parseRobertaConfig(folder.config)
   const tokenizer = loadTokenizer(folder.tokenizer, folder.tokenizer_config)
   if (tokenizer.vocab_size > config.vocab_size)
@@ -38,18 +36,13 @@ export async function openBase(folder: ModelFolder, asked: Precision = 'float32'
     )
   const weights = await openSafetensors(folder.weights)
   const { backend, limits } = openedDevice()
-  const { roberta, notes } = await loadRoberta(
+  const { roberta, rounded, notes } = await loadRoberta(
     config,
     weights,
     backend === 'webgpu' ? limits.maxStorageBufferBindingSize : null,
-    asked,
+    precision,
   )
-  const precision = onGpu() ? asked : 'float32'
   const { hidden_size, num_hidden_layers, vocab_size } = config
   const identity = { name: folder.name, sha256: folder.sha256, hidden_size, num_hidden_layers, vocab_size }
-  const all = [...folder.notes, ...notes]
-  if (precision === 'float16')
-    all.push('Its matrices lie on the GPU in half precision: about three digits of each weight.')
-  else if (asked === 'float16') all.push('Half precision is for GPUs; here every weight is float32.')
-  return { folder, config, identity, tokenizer, roberta, precision, notes: all }
+  return { folder, config, identity, tokenizer, roberta, rounded, notes: [...folder.notes, ...notes] }
 }

@@ -4,17 +4,16 @@ import type { FamilyFailure } from './kernels/familyTest.ts'
 import type { Lack } from './kernels/limits.ts'
 import { onGpu, replacedFamilies, type KernelFamily } from './kernels/program.ts'
 import type { DeviceTestReport } from './model/deviceTest.ts'
-import type { Precision } from './model/loadRoberta.ts'
 import type { SelfTestReport } from './model/selfTest.ts'
 
-/** The device as a run keeps it, how the base lay there, and which kernels were not used. */
-export function deviceLine(precision: Precision = 'float32'): string {
+/** The device as a run keeps it, whether the base was rounded, and which kernels were not used. */
+export function deviceLine(rounded = false): string {
   const { backend, description, vendor, architecture, slow } = openedDevice()
   const name = description || [vendor, architecture].filter(Boolean).join(' ') || 'unnamed'
   const replaced = onGpu() ? replacedFamilies() : []
   return [
     `${backend}: ${name}${slow ? ' (slow: not a GPU)' : ''}`,
-    ...(precision === 'float16' ? ['base in half precision'] : []),
+    ...(rounded ? ['base in half precision'] : []),
     ...(replaced.length > 0 ? [`slower way for ${listed(replaced.map((family) => words[family]))}`] : []),
   ].join(', ')
 }

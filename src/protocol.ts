@@ -101,7 +101,7 @@ export type Command =
       powerPreference: 'high-performance' | 'low-power'
       wasmUrl: string
     }
-  /** `precision` absent: float32. */
+  /** `precision` absent: auto. */
   | { type: 'openModel'; source: ModelSource; precision?: Precision }
   | { type: 'cancelDownload' }
   | { type: 'openData'; source: DataSource }
@@ -202,7 +202,15 @@ export type RunEvent =
       bytes_per_second: number
       seconds_left: number | null
     }
-  | { type: 'model'; base: BaseIdentity; config: RobertaConfig; notes: string[]; bytes: number }
+  /** `rounded`: weights of it were rounded to half precision. */
+  | {
+      type: 'model'
+      base: BaseIdentity
+      config: RobertaConfig
+      rounded: boolean
+      notes: string[]
+      bytes: number
+    }
   | { type: 'tables'; tables: TablePreview[]; mapping: Mapping | null; roles: Role[] }
   | { type: 'dataset'; summary: DatasetSummary }
   | { type: 'summary'; rows: SummaryRow[] }

@@ -97,7 +97,8 @@ export class Workbench {
     if (this.#base) disposeRoberta(this.#base.roberta)
     this.#base = base
     const bytes = folder.weights.reduce((sum, { size }) => sum + size, 0)
-    this.post({ type: 'model', base: base.identity, config: base.config, notes: base.notes, bytes })
+    const { identity, config, rounded, notes } = base
+    this.post({ type: 'model', base: identity, config, rounded, notes, bytes })
   }
 
   cancelDownload(): void {
@@ -162,7 +163,7 @@ export class Workbench {
       const self_test = this.#test?.passed ? 'passed' : 'failed'
       const record = newRecord(
         { id: runId, name, adapter, head: own.head, task, adapter_drop: adapter_drop ?? null, args, data },
-        { base: base.identity, id2label: dataset.id2label, device: deviceLine(base.precision), self_test },
+        { base: base.identity, id2label: dataset.id2label, device: deviceLine(base.rounded), self_test },
       )
       if (assembly) record.assembly = assembly
       await this.#run(record, adapterName(name), null)
@@ -179,7 +180,7 @@ export class Workbench {
       const { history } = record
       history.step = history.step.filter(({ step }) => step <= checkpoint.step)
       history.evaluation = history.evaluation.filter(({ step }) => step <= checkpoint.step)
-      const device = deviceLine(this.#model().precision)
+      const device = deviceLine(this.#model().rounded)
       if (!record.device.endsWith(device)) record.device += `, then ${device}`
       record.self_test = this.#test?.passed ? 'passed' : 'failed'
       await this.#run(record, state.name, { step: checkpoint.step, state, tensors: checkpoint.tensors })

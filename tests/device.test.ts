@@ -5,8 +5,22 @@ import { openBackend, openedDevice, softwareVariants } from '../src/kernels/back
 import { failingFamilies } from '../src/kernels/familyTest.ts'
 import { lacks } from '../src/kernels/limits.ts'
 import { replaceByReference, replacedFamilies } from '../src/kernels/program.ts'
+import { classificationHead } from '../src/config.ts'
+import { loadRoberta } from '../src/model/loadRoberta.ts'
+import { createModel, singleSetup } from '../src/model/model.ts'
+import { parseRobertaConfig } from '../src/model/robertaConfig.ts'
+import { madeUpWeights } from './madeUp.ts'
 import { testDevice, type DeviceTestReport } from '../src/model/deviceTest.ts'
 import { FakeGpu } from './bench/fakeDevice.ts'
+
+const small = {
+  model_type: 'roberta',
+  num_hidden_layers: 1,
+  intermediate_size: 8,
+  max_position_embeddings: 16,
+  type_vocab_size: 1,
+  layer_norm_eps: 1e-5,
+}
 
 /** Opens a device whose limits differ from those of a good one; it executes nothing. */
 function open(changes: Partial<FakeGpu['limits']>) {
@@ -51,10 +65,34 @@ describe('limits', () => {
     expect(slowerWays({ ...report, passed: true })).toEqual([
       'This device allows 7 buffers to a program (maxStorageBuffersPerShaderStage), and the attention and embedding kernels would take 8; the slower way is used instead: numbers are right, training is slower.',
     ])
-    expect(deviceLine('float16')).toBe(
+    expect(deviceLine(true)).toBe(
       'webgpu: executes nothing, base in half precision, slower way for attention and embedding',
     )
   })
+})
+
+it('refuses to train a word table that a program could see only while it lies in halves', async () => {
+  const config = parseRobertaConfig(
+    JSON.stringify({ ...small, vocab_size: 100, hidden_size: 8, num_attention_heads: 2 }),
+  )
+  await open({ maxStorageBufferBindingSize: 2000 })
+  const source = { ...madeUpWeights(config), dtype: () => 'F16' }
+  const { roberta } = await loadRoberta(config, source, 2000, 'float16')
+  expect(roberta.embeddings.word_embeddings.weight).toHaveLength(1)
+  const setup = singleSetup('t', { architecture: 'full' }, classificationHead(2))
+  expect(() => createModel(roberta, setup, new Map())).toThrow(/The word table is larger than this device/)
+})
+
+it('that does not unpack halves as they are holds a file of halves in float32, and says so', async () => {
+  await open({})
+  const config = parseRobertaConfig(
+    JSON.stringify({ ...small, vocab_size: 100, hidden_size: 8, num_attention_heads: 2 }),
+  )
+  const source = { ...madeUpWeights(config), dtype: () => 'F16' }
+  const { roberta, rounded, notes } = await loadRoberta(config, source, null, 'auto')
+  const { tensor } = roberta.embeddings.word_embeddings.weight[0]!
+  expect([tensor.dtype, rounded]).toEqual(['float32', false])
+  expect(notes).toEqual([expect.stringMatching(/reads small numbers in half precision as zero/)])
 })
 
 describe('a device test', () => {

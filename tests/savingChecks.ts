@@ -1,13 +1,20 @@
 /** What saves memory in a training pass changes nothing, or no more than is stated, on whatever backend is open. */
 import * as tf from '@tensorflow/tfjs-core'
 import { expect } from 'vitest'
-import { classificationHead, type AdapterConfig, type RobertaConfig } from '../src/config.ts'
+import { classificationHead, type AdapterConfig, type HeadConfig, type RobertaConfig } from '../src/config.ts'
 import { openedDevice } from '../src/kernels/backend.ts'
 import { adamwState } from '../src/kernels/adamw.ts'
+import { fromHalf, toHalf } from '../src/kernels/half.ts'
 import { presets } from '../src/methods/registry.ts'
+import { maskedLMHead } from '../src/model/heads/maskedLM.ts'
 import { disposeBatch, uploadBatch, type HostBatch } from '../src/model/batch.ts'
 import { initialTensors } from '../src/model/initialise.ts'
-import { loadRoberta, type Precision } from '../src/model/loadRoberta.ts'
+import {
+  loadRoberta,
+  type LoadedRoberta,
+  type Precision,
+  type WeightSource,
+} from '../src/model/loadRoberta.ts'
 import {
   createModel,
   disposeModel,
@@ -60,15 +67,42 @@ export function rows(): HostBatch {
   }
 }
 
-export function loadBase(precision: Precision = 'float32'): Promise<{ roberta: Roberta }> {
+export function loadBase(
+  precision: Precision = 'float32',
+  weights: WeightSource = madeUpWeights(config, true),
+): Promise<LoadedRoberta> {
   const { backend, limits } = openedDevice()
   const most = backend === 'webgpu' ? limits.maxStorageBufferBindingSize : null
-  return loadRoberta(config, madeUpWeights(config, true), most, precision)
+  return loadRoberta(config, weights, most, precision)
+}
+
+/** Made-up weights as a file of halves has them, those below 2^-14 among them; what `float32` names is held whole. */
+export function halfWeights(float32: RegExp): WeightSource {
+  const whole = madeUpWeights(config, true)
+  const stored = (name: string, values: Float32Array) => {
+    if (float32.test(name)) return values
+    values.forEach((value, i) => (values[i] = i % 50 === 7 ? value * 1e-4 : value))
+    return fromHalf(toHalf(values))
+  }
+  return {
+    ...whole,
+    dtype: (name) => (float32.test(name) ? 'F32' : 'F16'),
+    read: async (name) => stored(name, await whole.read(name)),
+    async *readChunks(name, maxElements) {
+      const values = stored(name, await whole.read(name))
+      for (let start = 0; start < values.length; start += maxElements)
+        yield values.slice(start, start + maxElements)
+    },
+  }
 }
 
 /** A model whose adapters do something: their values are moved off where a fresh one starts. */
-export async function modelOf(roberta: Roberta, name: string): Promise<Model> {
-  const setup = singleSetup('t', adapterOf(name), classificationHead(2))
+export async function modelOf(
+  roberta: Roberta,
+  name: string,
+  head: HeadConfig = classificationHead(2),
+): Promise<Model> {
+  const setup = singleSetup('t', adapterOf(name), head)
   const tensors = await initialTensors(roberta, setup, new Map(), 5, () => [])
   for (const [key, { data }] of tensors) {
     if (key.startsWith('roberta.embeddings')) continue
@@ -84,8 +118,8 @@ export interface Pass {
 }
 
 /** One pass with dropout everywhere, whose masks are the same each time. */
-export async function passOf(model: Model, saving: Saving): Promise<Pass> {
-  const batch = uploadBatch(model.roberta.config, rows())
+export async function passOf(model: Model, saving: Saving, host = rows()): Promise<Pass> {
+  const batch = uploadBatch(model.roberta.config, host)
   const { loss, gradient } = lossAndGradient(model, batch, { seed: 7, call: 3, base: true }, 0, saving)
   const pass = { loss: (await loss.data())[0]!, gradient: Float32Array.from(await gradient.data()) }
   tf.dispose([loss, gradient])
@@ -138,8 +172,13 @@ export async function checkHalved(name: string): Promise<void> {
 }
 
 /** Losses of so many optimiser steps on one batch. */
-export async function curveOf(name: string, saving: Saving, steps: number): Promise<number[]> {
-  const { roberta } = await loadBase()
+export async function curveOf(
+  name: string,
+  saving: Saving,
+  steps: number,
+  base = loadBase(),
+): Promise<number[]> {
+  const { roberta } = await base
   const model = await modelOf(roberta, name)
   const { recompute: gradient_checkpointing, halves: half_precision_activations } = saving
   const args = { ...trainingDefaults, gradient_checkpointing, half_precision_activations }
@@ -193,4 +232,37 @@ export async function checkHalfWeights(name: string): Promise<void> {
   expect(logits).toBeGreaterThan(0)
   expect(logits).toBeLessThan(5e-3)
   expect(gradient).toBeLessThan(2e-3)
+}
+
+/** Words to be found at some places of the batch, for a masked-LM head. */
+function hidden(): HostBatch {
+  const positions = Int32Array.of(1, 5, 33, 70)
+  const ids = Int32Array.of(9, 40, 77, 12)
+  return { ...rows(), targets: { kind: 'masked_lm', positions, ids } }
+}
+
+/**
+ * A file of halves that lies as it is on the GPU gives the very loss, logits and gradients that it gives in float32, for
+ * adapters, biases, all weights and hidden words; and it takes less memory.
+ */
+export async function checkLossless(name: string, float32 = /LayerNorm/): Promise<void> {
+  const found: { logits: Float32Array; passes: Pass[]; bytes: number }[] = []
+  for (const precision of ['float32', 'auto'] as const) {
+    const before = tf.memory()
+    const { roberta, rounded } = await loadBase(precision, halfWeights(float32))
+    expect(rounded).toBe(false)
+    const bytes = tf.memory().numBytes - before.numBytes
+    const model = await modelOf(roberta, name)
+    const words = await modelOf(roberta, name, maskedLMHead(config))
+    const passes = [await passOf(model, keepsAll), await passOf(words, keepsAll, hidden())]
+    found.push({ logits: await logitsOf(model), passes, bytes })
+    disposeModel(model)
+    disposeModel(words)
+    disposeRoberta(roberta)
+    expect(tf.memory().numTensors).toBe(before.numTensors)
+  }
+  const [whole, half] = [found[0]!, found[1]!]
+  expect(half.bytes).toBeLessThan(0.75 * whole.bytes)
+  expect([...half.logits]).toEqual([...whole.logits])
+  expect(half.passes).toEqual(whole.passes)
 }

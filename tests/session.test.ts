@@ -124,7 +124,7 @@ beforeEach(() => {
       { type: 'device', report },
       { type: 'selfTest', report: { passed: true, checks: [], ms: 1 }, notes: [] },
     ],
-    openModel: [{ type: 'model', base, config, notes: [], bytes: 10 }],
+    openModel: [{ type: 'model', base, config, rounded: false, notes: [], bytes: 10 }],
     openData: [tables],
     mapData: [{ type: 'dataset', summary }],
     describe: [
@@ -207,6 +207,22 @@ describe('Session', () => {
     answers.openModel = model
     expect(await session.openModel({ kind: 'files', name: 'x', files: [] })).toBe(true)
     expect(session.alerts).toEqual([])
+  })
+
+  it('loads a rounded model again in full for full fine-tuning, which does not begin before', async () => {
+    const loaded = { type: 'model' as const, base, config, notes: [], bytes: 10 }
+    answers.openModel = [{ ...loaded, rounded: true }]
+    session.precision = 'float16'
+    await ready()
+    expect(session.blocked).toBeNull()
+    session.plan.choose({ architecture: 'full' })
+    expect(session.blocked).toMatch(/rounded to half precision; load the model again with precision float32/)
+    answers.openModel = [{ ...loaded, rounded: false }]
+    expect(await session.reopen('float32')).toBe(true)
+    const source = { kind: 'bundled', url: 'http://localhost/models/' }
+    const reopened = sent.filter(({ type }) => type === 'openModel').at(-1)
+    expect(reopened).toEqual({ type: 'openModel', source, precision: 'float32' })
+    expect(session.blocked).toBeNull()
   })
 
   it('does not train on data with an error, with a failed self-test, or with a setting out of range', async () => {

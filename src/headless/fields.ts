@@ -29,10 +29,10 @@ export const fields: Record<string, Record<string, Field>> = {
     },
     backend: { help: 'what computes', kind: 'text', value: 'wasm', choices: ['wasm', 'cpu', 'webgpu'] },
     precision: {
-      help: 'how matrices of the base lie on a GPU: float16 halves their memory and keeps about three digits',
+      help: 'how matrices of the base lie on a GPU: auto keeps F16 ones as they are, at no loss; float16 rounds all',
       kind: 'text',
-      value: 'float32',
-      choices: ['float32', 'float16'],
+      value: 'auto',
+      choices: ['auto', 'float32', 'float16'],
     },
     dataset: {
       help: 'labelled files, comma-separated; "sample" is the bundled reviews',

@@ -3,7 +3,7 @@
  * unpacks everywhere, with or without `shader-f16`. Sums over such values stay in float32.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import { webgpuBackend } from './backend.ts'
+import { uploadTensor, webgpuBackend } from './backend.ts'
 import { onGpu, runElements, type Kernel } from './program.ts'
 
 /**
@@ -36,6 +36,20 @@ export function halfToFloat<T extends tf.Tensor>(x: tf.Tensor): T {
   const shape = [...x.shape.slice(0, -1), 2 * (x.shape.at(-1) ?? 0)]
   if (onGpu()) return runElements(kernel, [x], { words: x.size }, shape, x.size)
   return tf.tensor(fromHalf(x.dataSync<'int32'>()), shape) as T
+}
+
+/**
+ * Whether the open device makes of every half what it stands for: WGSL lets it take those below 2^-14, which weights do
+ * have, for zero. False off the GPU, where nothing is packed.
+ */
+export async function unpacksExactly(): Promise<boolean> {
+  if (!onGpu()) return false
+  const words = Int32Array.from({ length: 1 << 15 }, (_, i) => (2 * i) | ((2 * i + 1) << 16))
+  const packed = uploadTensor<tf.Rank.R1>(words, [words.length])
+  const values = halfToFloat<tf.Tensor1D>(packed)
+  const found = await values.data<'float32'>()
+  tf.dispose([packed, values])
+  return fromHalf(words).every((value, i) => Number.isNaN(value) || Object.is(value, found[i]))
 }
 
 /** x float32 [...,n], n even -> int32 [...,n/2] as `toHalf` packs it, on the device. */

@@ -39,6 +39,12 @@ export function trainedBase({ architecture }: ComparisonConfig): 'none' | 'bias'
   return architecture === 'bitfit' ? 'bias' : 'all'
 }
 
+/** Why full fine-tuning cannot begin on a base whose weights were rounded; null for everything else. */
+export function roundedProblem(trains: 'none' | 'bias' | 'all', rounded: boolean): string | null {
+  if (!rounded || trains !== 'all') return null
+  return 'Full fine-tuning would start from weights that were rounded to half precision; load the model again with precision float32 for it.'
+}
+
 function affine(path: string, weight: number[]): Parameter[] {
   return [
     { key: `${path}.weight`, shape: weight },

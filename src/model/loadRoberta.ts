@@ -5,7 +5,7 @@
 import * as tf from '@tensorflow/tfjs-core'
 import type { RobertaConfig } from '../config.ts'
 import { uploadTensorInChunks } from '../kernels/backend.ts'
-import { toHalf } from '../kernels/half.ts'
+import { toHalf, unpacksExactly } from '../kernels/half.ts'
 import { onGpu } from '../kernels/program.ts'
 import { uploadTogether } from '../kernels/views.ts'
 import type { Matrix } from './ops.ts'
@@ -16,27 +16,44 @@ import { constant, type Var } from './tape.ts'
 export interface WeightSource {
   names(): string[]
   shape(name: string): number[]
+  /** The dtype in the file, such as `F16`; absent where values come from no file. */
+  dtype?(name: string): string
   read(name: string): Promise<Float32Array>
   /** The same values in order, a bounded number at a time. */
   readChunks(name: string, maxElements: number): AsyncIterable<Float32Array>
 }
 
-/** The model, and what its file lacked or had besides, in sentences for the page. */
+/** The model, and what its file lacked or had besides and how it lies on a GPU, in sentences for the page. */
 export interface LoadedRoberta {
   roberta: Roberta
+  /** Some weights are no longer what the file says: they were rounded to half precision. */
+  rounded: boolean
   notes: string[]
 }
 
 /** Elements held on the host at a time while the largest table streams to the device. */
 const chunkElements = 4 << 20
 
-/** How matrices of the base lie on a GPU: as in the file, or in half the memory with about three digits. */
-export type Precision = 'float32' | 'float16'
+/**
+ * How matrices of the base lie on a GPU. `auto`, as `dtype` of `from_pretrained`: those that the file holds in half
+ * precision stay so, which loses nothing, and the others are float32. `float32`, `float16`: all of them, so that in
+ * `float16` what the file says better is rounded to about three digits.
+ */
+export type Precision = 'auto' | 'float32' | 'float16'
+
+/** Which matrices of a file lie in half precision. */
+interface Halves {
+  asked: Precision
+  /** The dtype in the file is F16. */
+  stored: (name: string) => boolean
+  /** What the device unpacks is what was packed. */
+  exact: boolean
+}
 
 /**
  * Loads the weights that `config` calls for. Throws when one is missing or has another shape; the tensors already
- * uploaded are freed first. `maxBytes` is the largest tensor that one shader may see (null: no limit). In `float16` the
- * word table and the matrices of all layers are held in half precision where their width is even; sums stay in float32.
+ * uploaded are freed first. `maxBytes` is the largest tensor that one shader may see (null: no limit). In half precision
+ * can lie the word table and the matrices of all layers, where their width is even; sums stay in float32.
  */
 export async function loadRoberta(
   config: RobertaConfig,
@@ -44,8 +61,58 @@ export async function loadRoberta(
   maxBytes: number | null,
   precision: Precision = 'float32',
 ): Promise<LoadedRoberta> {
-  const halves = precision === 'float16' && onGpu()
   const files = canonicalNames(source.names())
+  const wanted = wantedShapes(config, source, files)
+  const loaded: tf.Tensor[] = []
+  const halves = await halvesOf(source, precision)
+  const packed: string[] = []
+  try {
+    const table = files.get('embeddings.word_embeddings.weight')!
+    const packs = isPacked(halves, [table], config.hidden_size)
+    if (packs) packed.push(table)
+    const words = await loadTable(config, source, table, { maxBytes, packs }, loaded)
+    wanted.delete('embeddings.word_embeddings.weight')
+    const vars = new Map<string, Var>()
+    const put = (key: string, tensor: tf.Tensor, shape: number[]) => {
+      loaded.push(tensor)
+      vars.set(`roberta.${key}`, constant(tensor, shape))
+    }
+    for (const [key, shape] of wanted) {
+      const sides = sideBySide(key) ?? [key]
+      if (sides[0] !== key) continue
+      const names = sides.map((side) => files.get(side)!)
+      // What one kernel multiplies lies in one precision.
+      const packs = isMatrix(key, shape) && isPacked(halves, names, shape[1]!)
+      if (packs) packed.push(...names)
+      const parts: { data: Float32Array | Int32Array; shape: number[] }[] = []
+      for (const name of names) {
+        const values = await source.read(name)
+        parts.push(packs ? halved(values, shape) : { data: values, shape })
+      }
+      uploadTogether(parts).forEach((tensor, i) => put(sides[i]!, tensor, shape))
+    }
+    const tree = assemble(
+      config,
+      words,
+      (key) => vars.has(key),
+      (key) => vars.get(key)!,
+    )
+    const used = new Set(['embeddings.word_embeddings.weight', ...wanted.keys()])
+    const rounded = packed.some((name) => !halves?.stored(name))
+    const notes = [...describe(files, used), ...halvesInWords(source, precision, halves, packed)]
+    return { roberta: { config, vars, ...tree }, rounded, notes }
+  } catch (error) {
+    tf.dispose(loaded)
+    throw error
+  }
+}
+
+/** What of the file is loaded, by canonical key. Throws where something is missing or has another shape. */
+function wantedShapes(
+  config: RobertaConfig,
+  source: WeightSource,
+  files: Map<string, string>,
+): Map<string, number[]> {
   const wanted = new Map(baseShapes(config))
   const missing = [...wanted.keys()].filter((key) => !files.has(key))
   if (missing.length > 0)
@@ -59,44 +126,44 @@ export async function loadRoberta(
   }
   for (const [key, shape] of poolerShapes(config))
     if (files.has(key) && source.shape(files.get(key)!).join() === shape.join()) wanted.set(key, shape)
-  const loaded: tf.Tensor[] = []
-  try {
-    const table = files.get('embeddings.word_embeddings.weight')!
-    const words = await loadTable(config, source, table, { maxBytes, halves }, loaded)
-    wanted.delete('embeddings.word_embeddings.weight')
-    const vars = new Map<string, Var>()
-    const put = (key: string, tensor: tf.Tensor, shape: number[]) => {
-      loaded.push(tensor)
-      vars.set(`roberta.${key}`, constant(tensor, shape))
-    }
-    const read = async (key: string, shape: number[]) => {
-      const values = await source.read(files.get(key)!)
-      return halves && isHalved(key, shape) ? halved(values, shape) : { data: values, shape }
-    }
-    for (const [key, shape] of wanted) {
-      const sides = sideBySide(key)
-      if (sides !== null && sides[0] !== key) continue
-      const parts: { data: Float32Array | Int32Array; shape: number[] }[] = []
-      for (const side of sides ?? [key]) parts.push(await read(side, shape))
-      uploadTogether(parts).forEach((tensor, i) => put((sides ?? [key])[i]!, tensor, shape))
-    }
-    const tree = assemble(
-      config,
-      words,
-      (key) => vars.has(key),
-      (key) => vars.get(key)!,
-    )
-    const used = new Set(['embeddings.word_embeddings.weight', ...wanted.keys()])
-    return { roberta: { config, vars, ...tree }, notes: describe(files, used) }
-  } catch (error) {
-    tf.dispose(loaded)
-    throw error
-  }
+  return wanted
 }
 
-/** Whether a tensor is a matrix of a layer that can be packed in pairs. */
-function isHalved(key: string, shape: number[]): boolean {
-  return key.startsWith('encoder.') && shape.length === 2 && shape[1]! % 2 === 0
+/** null: nothing is packed, because of the device or because it is not wanted. */
+async function halvesOf(source: WeightSource, asked: Precision): Promise<Halves | null> {
+  if (asked === 'float32' || !onGpu()) return null
+  const stored = (name: string) => source.dtype?.(name) === 'F16'
+  const exact = asked === 'float16' || (source.names().some(stored) && (await unpacksExactly()))
+  return { asked, stored, exact }
+}
+
+/** Whether matrices that lie together, all `width` wide, are packed in pairs. */
+function isPacked(halves: Halves | null, names: string[], width: number): boolean {
+  if (!halves || width % 2 !== 0) return false
+  return halves.asked === 'float16' || (halves.exact && names.every(halves.stored))
+}
+
+/** Whether a tensor is a matrix of a layer. */
+function isMatrix(key: string, shape: number[]): boolean {
+  return key.startsWith('encoder.') && shape.length === 2
+}
+
+/** How the matrices lie, where that is not simply float32. */
+function halvesInWords(
+  source: WeightSource,
+  asked: Precision,
+  halves: Halves | null,
+  packed: string[],
+): string[] {
+  if (asked === 'float16' && !halves) return ['Half precision is for GPUs; here every weight is float32.']
+  if (!halves) return []
+  if (packed.some((name) => !halves.stored(name)))
+    return ['Its matrices lie on the GPU in half precision: about three digits of each weight.']
+  if (packed.length > 0)
+    return ['Its matrices lie on the GPU in half precision, as in the file: nothing is rounded.']
+  return source.names().some(halves.stored) && !halves.exact
+    ? ['This GPU reads small numbers in half precision as zero, so every weight is float32.']
+    : []
 }
 
 function halved(values: Float32Array, [rows, width]: number[]): { data: Int32Array; shape: number[] } {
@@ -169,12 +236,11 @@ async function loadTable(
   config: RobertaConfig,
   source: WeightSource,
   name: string,
-  { maxBytes, halves: wanted }: { maxBytes: number | null; halves: boolean },
+  { maxBytes, packs }: { maxBytes: number | null; packs: boolean },
   loaded: tf.Tensor[],
 ): Promise<Matrix[]> {
   const { vocab_size: V, hidden_size: H } = config
-  const halves = wanted && H % 2 === 0
-  const width = halves ? H / 2 : H
+  const width = packs ? H / 2 : H
   const rows = Math.min(V, maxBytes === null ? V : Math.floor(maxBytes / (4 * width)))
   const blocks: Matrix[] = []
   const chunks = source.readChunks(name, Math.min(chunkElements, rows * H))[Symbol.asyncIterator]()
@@ -188,10 +254,10 @@ async function loadTable(
         const piece = rest.subarray(0, needed)
         rest = rest.subarray(piece.length)
         needed -= piece.length
-        yield halves ? toHalf(piece) : piece
+        yield packs ? toHalf(piece) : piece
       }
     }
-    const dtype = halves ? 'int32' : 'float32'
+    const dtype = packs ? 'int32' : 'float32'
     const block = (await uploadTensorInChunks([count, width], part(), dtype)) as tf.Tensor2D
     loaded.push(block)
     blocks.push(constant(block, [count, H]))

@@ -4,7 +4,8 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import type { AdapterConfig, HeadConfig, ModelSetup, RobertaConfig, TensorMap } from '../config.ts'
-import { uploadTensor } from '../kernels/backend.ts'
+import { openedDevice, uploadTensor } from '../kernels/backend.ts'
+import { onGpu } from '../kernels/program.ts'
 import { whereOf } from '../kernels/views.ts'
 import { baseParameters } from '../methods/comparison.ts'
 import { fusionParameters } from '../methods/fusion.ts'
@@ -99,7 +100,7 @@ export function createModel(roberta: Roberta, setup: ModelSetup, tensors: Tensor
   const parameters = setupParameters(roberta.config, setup)
   const shapes = (some: typeof parameters) => some.map(({ key, shape }): [string, number[]] => [key, shape])
   const layout = layOut(shapes(parameters.filter(({ trains }) => trains)))
-  if (setup.train.base === 'all' && roberta.embeddings.word_embeddings.weight.length > 1)
+  if (setup.train.base === 'all' && !isSeenWhole(roberta.config))
     throw new Error(
       'The word table is larger than this device lets one program see, so it cannot be trained; train an adapter or biases.',
     )
@@ -120,6 +121,11 @@ export function createModel(roberta: Roberta, setup: ModelSetup, tensors: Tensor
   const model = { roberta, setup, layout, frozen, current: arrange(roberta, layout, frozen, flat) }
   flat.dispose()
   return model
+}
+
+/** Whether a program of the open device may see the whole word table in float32, which is how it trains. */
+function isSeenWhole({ vocab_size, hidden_size }: RobertaConfig): boolean {
+  return !onGpu() || 4 * vocab_size * hidden_size <= openedDevice().limits.maxStorageBufferBindingSize
 }
 
 /**

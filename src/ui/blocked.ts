@@ -21,7 +21,7 @@ export function blockedReason(session: Session): string | null {
   const methods = knownMethods()
   if (!methods) return 'The methods are being loaded.'
   return (
-    methods.planProblems(plan, model.config)[0] ??
+    methods.planProblems(plan, model.config, model.rounded)[0] ??
     wordsProblem(session) ??
     settingsProblem(args, model.config)
   )

@@ -1,6 +1,6 @@
 /** The model as a run would have it, and why that run cannot begin: checked before anything is sent. */
 import type { AdapterConfig, AdapterSetup, HeadConfig, ModelSetup, RobertaConfig } from '../config.ts'
-import { trainedBase } from '../methods/comparison.ts'
+import { roundedProblem, trainedBase } from '../methods/comparison.ts'
 import { dropProblem } from '../methods/adapterDrop.ts'
 import { lastOf, namesIn } from '../methods/composition.ts'
 import { activeProblems, configProblems } from '../methods/registry.ts'
@@ -53,16 +53,26 @@ function parallelIn(setup: AdapterSetup | null): { children: AdapterSetup[] } | 
     : (setup.children.map(parallelIn).find((one) => one !== null) ?? null)
 }
 
-/** Everything that keeps this plan from being trained on `base`, in sentences; empty when nothing does. */
-export function planProblems(plan: Plan, base: RobertaConfig | null): string[] {
+/**
+ * Everything that keeps this plan from being trained on `base`, in sentences; empty when nothing does. `rounded`: the
+ * base's weights were rounded to half precision.
+ */
+export function planProblems(plan: Plan, base: RobertaConfig | null, rounded = false): string[] {
   return [
     ...configProblems(plan.config, base),
+    ...precisionProblems(plan, rounded),
     ...headProblems(plan),
     ...wordProblems(plan),
     ...compositionProblems(plan.draft, base),
     ...dropProblems(plan, base),
     ...startProblems(plan),
   ]
+}
+
+/** What the base in half precision cannot be used for. */
+export function precisionProblems({ config }: Plan, rounded: boolean): string[] {
+  const problem = isComparison(config) ? roundedProblem(trainedBase(config), rounded) : null
+  return problem === null ? [] : [problem]
 }
 
 /** Adapters that would be trained without being active, active without being loaded, and the like. */

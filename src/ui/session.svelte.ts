@@ -7,7 +7,6 @@ import { trainingDefaults } from '../trainingArguments.ts'
 import { adapterName } from '../io/adapterKeys.ts'
 import type {
   AdapterConfig,
-  BaseIdentity,
   Command,
   DataSource,
   DatasetSummary,
@@ -16,7 +15,6 @@ import type {
   ModelSource,
   Precision,
   Role,
-  RobertaConfig,
   RunEvent,
   SelfTestReport,
   SplitArguments,
@@ -52,15 +50,13 @@ export interface SessionOptions {
 export class Session {
   backend = $state<'webgpu' | 'wasm'>('webgpu')
   /** How the next model's matrices lie on the GPU. */
-  precision = $state<Precision>('float32')
+  precision = $state<Precision>('auto')
   device = $state.raw<DeviceReport | null>(null)
   selfTest = $state.raw<SelfTestReport | null>(null)
   /** What runs the slower way on this device and why, a sentence each. */
   deviceNotes = $state.raw<string[]>([])
   download = $state.raw<EventOf<'download'> | null>(null)
-  model = $state.raw<{ base: BaseIdentity; config: RobertaConfig; notes: string[]; bytes: number } | null>(
-    null,
-  )
+  model = $state.raw<EventOf<'model'> | null>(null)
   tables = $state.raw<TablePreview[]>([])
   mapping = $state<Mapping | null>(null)
   roles = $state<Role[]>([])
@@ -86,6 +82,8 @@ export class Session {
   frame = $state(0)
 
   #options: SessionOptions
+  /** Where the model came from. */
+  #source: ModelSource | null = null
   #wire: Wire
   #ids = 0
   #drawing = false
@@ -132,8 +130,15 @@ export class Session {
     const { precision } = this
     const opened = await this.ask({ type: 'openModel', source, precision }, 'model')
     this.download = null
+    if (opened) this.#source = source
     if (opened) await Promise.all([this.describe(), this.tables.length ? this.mapData() : true])
     return opened
+  }
+
+  /** The open model once more, its matrices another way. */
+  async reopen(precision: Precision): Promise<boolean> {
+    this.precision = precision
+    return this.#source ? this.openModel(this.#source) : false
   }
 
   cancelDownload(): void {

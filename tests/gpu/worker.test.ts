@@ -275,6 +275,6 @@ describe('memory', () => {
     expect((await getRun(runId)).device).toMatch(/base in half precision/)
     const after = tab.events.length
     tab.send({ type: 'train', runId: `${runId}-full`, name: 'full', adapter: { architecture: 'full' }, args })
-    await expect(tab.next('done', after)).rejects.toThrow(/open the model in float32/)
+    await expect(tab.next('done', after)).rejects.toThrow(/with precision float32/)
   })
 })

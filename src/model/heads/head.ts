@@ -120,7 +120,7 @@ function decoderOf(
   { embeddings }: Weights,
   name: string,
 ): { blocks: Matrix[]; bias: Vector } {
-  const blocks = embeddings.word_embeddings.weight.map((block) => walk.ops.inFull(block))
+  const blocks = embeddings.word_embeddings.weight
   return { blocks, bias: walk.parameter<Vector>(`heads.${name}.3.bias`) }
 }
 

@@ -45,13 +45,13 @@ export interface TrainingArguments {
   seed: number
   /** Longest input in tokens, `<s>` and `</s>` included; longer texts are cut. */
   max_length: number
-  /** The base model's own dropout while training, as in Python; off, only head and adapter drop. */
+  /** The base model's own dropout while training, as in Python; off, only head and adapter drop. See `defaultsOf`. */
   base_dropout: boolean
   /** Put texts of like length into one batch, within shuffled windows. */
   group_by_length: boolean
 }
 
-/** Hugging Face's defaults except where a small run in a tab is better served; `learning_rate` depends on the method. */
+/** Hugging Face's defaults except where a small run in a tab is better served; `defaultsOf` knows the method too. */
 export const trainingDefaults: TrainingArguments = {
   learning_rate: 1e-3,
   num_train_epochs: 5,
@@ -82,6 +82,18 @@ export const trainingDefaults: TrainingArguments = {
   max_length: 128,
   base_dropout: true,
   group_by_length: true,
+}
+
+/**
+ * The defaults for a method. For a head alone the base does not drop: what the frozen layers make of a text is then the
+ * same in every epoch and is computed once, where Python drops and computes it anew. `alone`: no adapter stands beside
+ * the method's own, and the texts themselves do not change as hidden words do.
+ */
+export function defaultsOf(
+  { architecture }: { architecture: string | null },
+  alone: boolean,
+): TrainingArguments {
+  return { ...trainingDefaults, base_dropout: architecture !== 'head' || !alone }
 }
 
 /** Rows of `length` tokens that are computed at once; Infinity without a limit, and never none. */

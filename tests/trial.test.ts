@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { trainingDefaults } from '../src/trainingArguments.ts'
-import { parseFields } from '../src/headless/fields.ts'
+import type { AdapterConfig } from '../src/config.ts'
+import { loraConfig } from '../src/methods/lora.ts'
+import { parseFields, trainingOf } from '../src/headless/fields.ts'
 import { folderFiles } from '../src/headless/node.ts'
 import { readAdapterFiles } from '../src/io/import.ts'
 import { readSafetensors } from '../src/io/safetensors.ts'
@@ -51,6 +53,18 @@ describe('npm run trial', () => {
       'dump',
     ])
       expect(out).toContain(`--${name} `)
+  })
+
+  it('lets the base drop as in Python, but not under a head alone unless it is asked to', () => {
+    const dropout = (adapter: AdapterConfig, ...more: string[]) =>
+      trainingOf(parseFields(more), adapter).base_dropout
+    const head = { architecture: 'head' } as const
+    expect(trainingOf(parseFields([]), loraConfig)).toEqual(trainingDefaults)
+    expect(dropout(head)).toBe(false)
+    expect(dropout(head, '--base_dropout', 'true')).toBe(true)
+    expect(dropout(head, '--load', 'a=folder')).toBe(true)
+    expect(dropout(head, '--task', 'masked_lm')).toBe(true)
+    expect(dropout(loraConfig, '--base_dropout', 'false')).toBe(false)
   })
 
   it('trains from a CSV and writes an adapter folder that it can load and judge a batch with', async () => {

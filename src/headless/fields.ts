@@ -1,5 +1,6 @@
 /** Every field of `npm run trial`: its name, its help, how it is read. The help text and the parser are this table. */
-import { trainingDefaults, type TrainingArguments } from '../trainingArguments.ts'
+import type { AdapterConfig } from '../config.ts'
+import { defaultsOf, trainingDefaults, type TrainingArguments } from '../trainingArguments.ts'
 import { presets } from '../methods/registry.ts'
 
 type Kind = 'text' | 'number' | 'switch' | 'list'
@@ -202,10 +203,11 @@ export const fields: Record<string, Record<string, Field>> = {
     early_stopping_threshold: training('what counts as improvement', 'early_stopping_threshold'),
     seed: training('of split, order, initialisation and dropout', 'seed'),
     max_length: training('tokens kept of each text', 'max_length'),
-    base_dropout: training(
-      "the frozen model's own dropout while training; off, layers below all that trains run once for a text",
-      'base_dropout',
-    ),
+    base_dropout: {
+      help: "the frozen model's own dropout while training, as in Python; off, layers below all that trains run once for a text (default true; false for the head alone)",
+      kind: 'switch',
+      value: null,
+    },
     group_by_length: training('batches of texts of like length', 'group_by_length'),
   },
   'Of loaded adapters alone (no training)': {
@@ -311,8 +313,12 @@ export function helpText(): string {
   return lines.join('\n')
 }
 
-/** The training arguments among the fields. */
-export function trainingOf(values: Values): TrainingArguments {
-  const entries = Object.keys(trainingDefaults).map((key) => [key, values[key]])
-  return { ...trainingDefaults, ...Object.fromEntries(entries) }
+/** The training arguments among the fields; what is not given is the default for `adapter`. */
+export function trainingOf(values: Values, adapter: AdapterConfig): TrainingArguments {
+  const alone = (values.load as string[]).length === 0 && values.task !== 'masked_lm'
+  const given = Object.keys(trainingDefaults).flatMap((key) => {
+    const value = values[key] ?? null
+    return value === null ? [] : [[key, value]]
+  })
+  return { ...defaultsOf(adapter, alone), ...Object.fromEntries(given) }
 }

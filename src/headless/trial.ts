@@ -80,8 +80,8 @@ async function main(argv: string[]): Promise<void> {
 
 async function trial(values: Values, transformer: string, device: string): Promise<void> {
   if (values.output_dir !== null) await mkdir(String(values.output_dir), { recursive: true })
-  const args = trainingOf(values)
   const adapter = parsePreset(String(values.adapter))
+  const args = trainingOf(values, adapter)
   const name = adapterName(String(values.name))
   const { tables, roles } = await openTables(values)
   const mapping = mappingOf(values, tables)

@@ -202,7 +202,7 @@ export const trainingFields: FieldSpec[] = [
   yesNo(
     'base_dropout',
     "the model's own dropout",
-    'As in Python while training. Off, only the head and the adapter drop, and layers below everything that trains read each text once: later passes need under a hundredth of the arithmetic for a head alone, and 1.4 times less where the lowest 5 of 12 layers have no adapter.',
+    'Python has it on while training, whatever trains. Off, only the head and the adapter drop, and layers below everything that trains read each text once: later passes need under a hundredth of the arithmetic for a head alone, for which it is off unless you switch it on, and 1.4 times less where the lowest 5 of 12 layers have no adapter.',
     'Srivastava et al. 2014; RobertaConfig',
   ),
   yesNo(

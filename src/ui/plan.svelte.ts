@@ -1,5 +1,6 @@
 /** What the next run makes: its adapter or comparison, its head, and the kept adapters that take part. */
 import { classificationHead } from '../config.ts'
+import { defaultsOf, trainingDefaults } from '../trainingArguments.ts'
 import type { AdapterConfig, ComparisonConfig } from '../config.ts'
 import type {
   AdapterDrop,
@@ -8,6 +9,7 @@ import type {
   LabelWordsOptions,
   MaskedLMOptions,
   Mapping,
+  TrainingArguments,
 } from '../protocol.ts'
 import { Draft } from './draft.svelte.ts'
 import { loadMethods } from './methods.svelte.ts'
@@ -54,6 +56,8 @@ export class Plan {
   draft = new Draft()
   adapterDrop = $state.raw<AdapterDrop | null>(null)
   #chosen = false
+  /** The arguments' defaults for the plan as it was. */
+  #defaults = trainingDefaults
 
   /** Fetches the methods and begins with the first of them, unless another was chosen meanwhile. */
   async load(): Promise<void> {
@@ -72,6 +76,13 @@ export class Plan {
     this.#chosen = true
     this.adapter = structuredClone($state.snapshot(adapter) as AdapterConfig)
     this.draft.own = !isComparison(adapter)
+  }
+
+  /** What in `args` still has the default of the plan as it was gets that of the plan as it is. */
+  followedBy(args: TrainingArguments, task: Mapping['task'] = 'classes'): void {
+    const { base_dropout } = this.#defaults
+    this.#defaults = defaultsOf(this.adapter, this.draft.members.length === 0 && task !== 'masked_lm')
+    if (args.base_dropout === base_dropout) args.base_dropout = this.#defaults.base_dropout
   }
 
   /** As the worker takes it, the run's own adapter under `name`; the plain case says no more than it must. */

@@ -174,12 +174,14 @@ export class Session {
 
   /** As `describe`, once the user has paused typing. */
   redescribe(): void {
+    this.plan.followedBy(this.args, this.mapping?.task)
     clearTimeout(this.#describeTimer)
     this.#describeTimer = setTimeout(() => void this.describe(), 250)
   }
 
   /** Asks for the summary table of what Train would train. */
   async describe(): Promise<boolean> {
+    this.plan.followedBy(this.args, this.mapping?.task)
     if (!this.model || this.training) return false
     const problems = knownMethods()?.planProblems(this.plan, this.model.config) ?? []
     if (problems.length > 0) return ((this.summary = []), false)
@@ -219,6 +221,7 @@ export class Session {
   /** Puts a run's settings into the form. */
   adopt(adapter: AdapterConfig, args: TrainingArguments | null): void {
     this.plan.choose(adapter)
+    this.plan.followedBy(this.args, this.mapping?.task)
     if (args) this.args = { ...args }
     this.redescribe()
   }

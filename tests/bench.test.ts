@@ -50,8 +50,8 @@ describe('counts on a device that executes nothing', () => {
   it.each(works.filter((work) => !work.startsWith('full step')))('%s uploads its batch alone', (work) => {
     const { B, S } = work.startsWith('roberta-base') ? fullSize : smallSize
     const { uploaded, uploadBytes } = now[work]!
-    // Ids, positions and mask of B·S int32 each and labels of B, each up to where the next may start.
-    expect(uploadBytes).toBeLessThanOrEqual(4 * (3 * B * S + B) + 4 * 256)
+    // Ids of B·S int32, padding of 2·B and labels of B, each up to where the next may start.
+    expect(uploadBytes).toBeLessThanOrEqual(4 * (B * S + 3 * B) + 3 * 256)
     expect(uploaded.filter((what) => what.includes('other'))).toEqual([])
   })
 

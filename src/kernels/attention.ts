@@ -1,9 +1,10 @@
 /**
  * Multi-head attention (transformers `RobertaSelfAttention` without its projections), forward and backward, without the
  * scores ever being in memory: online softmax forward and recomputation backward, after FlashAttention (Dao et al. 2022).
- * The mask is finite, as in torch: a query whose keys are all hidden attends to all of them alike, and its gradient goes
- * to all of them. attentionPlain.ts has the programs for software adapters, attentionTiled.ts those for GPUs; below is
- * the reference, which holds the scores.
+ * What a query sees is one run of keys, so there is no mask, only how many keys are hidden before it and behind. As with
+ * torch's finite masks, a query that sees no key attends to all of them alike, and its gradient goes to all of them.
+ * attentionPlain.ts has the programs for software adapters, attentionTiled.ts those for GPUs; below is the reference,
+ * which holds the scores.
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { plainBackward, plainForward, type AttentionProgram } from './attentionPlain.ts'
@@ -24,7 +25,7 @@ export interface AttentionSizes {
 /** Keys or values: rows [B*T,N*D], or heads [B,N,T,D]. */
 export type KeyValue = tf.Tensor2D | tf.Tensor4D
 
-/** `lse` [B*N*S]: the logarithm of each query's sum of exponentials; -1e30 where every key is hidden. */
+/** `lse` [B*N*S]: the logarithm of each query's sum of exponentials; -1e30 where it sees no key. */
 export type Attended = {
   o: tf.Tensor2D
   lse: tf.Tensor1D
@@ -36,32 +37,32 @@ export type AttentionGradients<K extends KeyValue = KeyValue> = {
   dv: K
 }
 
-/** What a masked score becomes: far below any score, and still finite after the maximum is subtracted. */
-const masked = -1e30
+/** What a hidden score becomes: far below any score, and still finite after the maximum is subtracted. */
+const hidden = -1e30
 
 /** Head sizes beyond this take the reference: an invocation holds a whole row of a head in named variables. */
 const largestHead = 128
 
 /**
- * drop(softmax(q·kᵀ·scale))·v over the keys that the mask keeps.
- * q [B*S,N*D], k and v [B*T,N*D] or [B,N,T,D], attention_mask [B,T] or, one row for each query, [B*S,T] (0 hides a key)
- * -> o [B*S,N*D], lse [B*N*S]; `drop` null drops nothing, else it acts on the probabilities as `dropout` on [B,N,S,T].
+ * drop(softmax(q·kᵀ·scale))·v over the keys that padding leaves.
+ * q [B*S,N*D], k and v [B*T,N*D] or [B,N,T,D], padding int32 [B,2] or, one row for each query, [B*S,2]: how many keys are
+ * hidden before the run that is seen, and how many behind it -> o [B*S,N*D], lse [B*N*S]; `drop` null drops nothing, else
+ * it acts on the probabilities as `dropout` on [B,N,S,T].
  * Throws when shapes disagree.
  */
 export function attention<K extends KeyValue>(
   q: tf.Tensor2D,
   k: K,
   v: K,
-  attention_mask: tf.Tensor2D,
+  padding: tf.Tensor2D,
   sizes: AttentionSizes,
   drop: Drop | null,
 ): Attended {
-  const call = describe(q, k, v, attention_mask, sizes, drop)
+  const call = describe(q, k, v, padding, sizes, drop)
   const { B, N, S, D } = call
-  if (!runsOwn('attention') || D > largestHead)
-    return tf.tidy(() => forwardReference(q, k, v, attention_mask, call))
+  if (!runsOwn('attention') || D > largestHead) return tf.tidy(() => forwardReference(q, k, v, padding, call))
   const lseStart = aligned(q.size)
-  const packed = run('forward', [q, k, v, attention_mask], call, { lseStart }, lseStart + B * N * S)
+  const packed = run('forward', [q, k, v, padding], call, { lseStart }, lseStart + B * N * S)
   const o = viewOf<tf.Tensor2D>(packed, 0, q.shape)
   const lse = viewOf<tf.Tensor1D>(packed, lseStart, [B * N * S])
   packed.dispose()
@@ -79,19 +80,19 @@ export function attentionBackward<K extends KeyValue>(
   v: K,
   o: tf.Tensor2D,
   lse: tf.Tensor1D,
-  attention_mask: tf.Tensor2D,
+  padding: tf.Tensor2D,
   sizes: AttentionSizes,
   drop: Drop | null,
 ): AttentionGradients<K> {
-  const call = describe(q, k, v, attention_mask, sizes, drop)
+  const call = describe(q, k, v, padding, sizes, drop)
   const { D, unit } = call
   if (!runsOwn('attention') || D > largestHead) {
-    return tf.tidy(() => backwardReference<K>(dO, q, k, v, attention_mask, call))
+    return tf.tidy(() => backwardReference<K>(dO, q, k, v, padding, call))
   }
   const dkStart = aligned(q.size)
   const dvStart = dkStart + aligned(k.size)
   const starts = { dkStart: dkStart / unit, dvStart: dvStart / unit }
-  const packed = run('backward', [dO, q, k, v, o, lse, attention_mask], call, starts, dvStart + v.size)
+  const packed = run('backward', [dO, q, k, v, o, lse, padding], call, starts, dvStart + v.size)
   const dq = viewOf<tf.Tensor2D>(packed, 0, q.shape)
   const dk = viewOf<K>(packed, dkStart, k.shape)
   const dv = viewOf<K>(packed, dvStart, v.shape)
@@ -99,7 +100,7 @@ export function attentionBackward<K extends KeyValue>(
   return { dq, dk, dv }
 }
 
-/** One call's sizes. `unit`: floats that a program reads at once; `queries`: mask rows of an item, 1 or S. */
+/** One call's sizes. `unit`: floats that a program reads at once; `queries`: rows of padding of an item, 1 or S. */
 interface Call extends AttentionSizes {
   S: number
   T: number
@@ -115,7 +116,7 @@ function describe(
   q: tf.Tensor2D,
   k: KeyValue,
   v: KeyValue,
-  attention_mask: tf.Tensor2D,
+  padding: tf.Tensor2D,
   { B, N, scale }: AttentionSizes,
   drop: Drop | null,
 ): Call {
@@ -123,16 +124,16 @@ function describe(
   const heads = k.rank === 4
   const T = heads ? k.shape[2]! : k.shape[0] / B
   const wanted = heads ? [B, N, T, D] : [B * T, N * D]
-  const [rows, columns] = attention_mask.shape
+  const [rows, columns] = padding.shape
   const fits =
     [S, D, T].every(Number.isInteger) &&
     [k, v].every(({ shape }) => tf.util.arraysEqual(shape, wanted)) &&
-    columns === T &&
+    columns === 2 &&
     (rows === B || rows === B * S)
   if (!fits) {
-    const shapes = [q, k, v, attention_mask].map(({ shape }) => `[${shape}]`)
+    const shapes = [q, k, v, padding].map(({ shape }) => `[${shape}]`)
     throw new Error(
-      `attention of ${B} items and ${N} heads got q, k, v, mask of shapes ${shapes.join(', ')}, which disagree.`,
+      `attention of ${B} items and ${N} heads got q, k, v, padding of shapes ${shapes.join(', ')}, which disagree.`,
     )
   }
   const unit = D % 4 === 0 ? 4 : 1
@@ -178,11 +179,13 @@ function run(
 function probabilities(
   q: tf.Tensor4D,
   k: tf.Tensor4D,
-  attention_mask: tf.Tensor2D,
+  padding: tf.Tensor2D,
   { B, queries, T, scale }: Call,
 ): { p: tf.Tensor4D; lse: tf.Tensor1D } {
-  const kept = tf.cast(tf.reshape(attention_mask, [B, 1, queries, T]), 'bool')
-  const scores = tf.where(kept, tf.mul(matmul(q, k, false, true), scale), masked) // [B,N,S,T]
+  const [before, behind] = tf.split(tf.reshape(padding, [B, 1, queries, 2]), 2, -1)
+  const t = tf.range(0, T, 1, 'int32')
+  const seen = tf.logicalAnd(tf.greaterEqual(t, before!), tf.less(tf.add(t, behind!), T)) // [B,1,queries,T]
+  const scores = tf.where(seen, tf.mul(matmul(q, k, false, true), scale), hidden) // [B,N,S,T]
   const top = tf.max(scores, -1, true)
   const weights = tf.exp(tf.sub(scores, top))
   const total = tf.sum(weights, -1, true)
@@ -206,10 +209,10 @@ function forwardReference(
   q: tf.Tensor2D,
   k: KeyValue,
   v: KeyValue,
-  attention_mask: tf.Tensor2D,
+  padding: tf.Tensor2D,
   call: Call,
 ): Attended {
-  const { p, lse } = probabilities(asHeads(q, call), asHeads(k, call), attention_mask, call)
+  const { p, lse } = probabilities(asHeads(q, call), asHeads(k, call), padding, call)
   return { o: mergeHeads(matmul(dropping(call)(p), asHeads(v, call))), lse }
 }
 
@@ -218,12 +221,12 @@ function backwardReference<K extends KeyValue>(
   q: tf.Tensor2D,
   k: K,
   v: K,
-  attention_mask: tf.Tensor2D,
+  padding: tf.Tensor2D,
   call: Call,
 ): AttentionGradients<K> {
   const [dOut, Q, K, V] = [asHeads(dO, call), asHeads(q, call), asHeads(k, call), asHeads(v, call)]
   const drop = dropping(call)
-  const { p } = probabilities(Q, K, attention_mask, call)
+  const { p } = probabilities(Q, K, padding, call)
   const dp = drop(matmul(dOut, V, false, true))
   const mean = tf.sum(tf.mul(p, dp), -1, true)
   const dScores = tf.mul<tf.Tensor4D>(call.scale, tf.mul(p, tf.sub(dp, mean)))

@@ -1,7 +1,7 @@
 /**
  * Attention for software adapters, which run a barrier by switching threads: one invocation for each query, and in the
- * backward one for each key as well, with its rows in named variables (arrays would go to memory). Keys hidden from
- * every query cost one look at the mask. Also for head sizes that are no multiple of 4, one float at a time.
+ * backward one for each key as well, with its rows in named variables (arrays would go to memory). Also for head sizes
+ * that are no multiple of 4, one float at a time.
  */
 import { dropCode, dropUniforms } from './dropout.ts'
 import type { Kernel } from './program.ts'
@@ -16,7 +16,7 @@ const workgroupSize = 64
 
 /**
  * Strides are in vec4s where the head size D allows, else in floats: `keyHead` between the heads of a key, `keyRow`
- * between the keys of a head; `queries` is how many mask rows an item has.
+ * between the keys of a head; `queries` is how many rows of padding an item has.
  */
 export const attentionUniforms: Kernel['uniforms'] = {
   B: 'int32',
@@ -29,42 +29,49 @@ export const attentionUniforms: Kernel['uniforms'] = {
   keyRow: 'int32',
 }
 
-/** What a hidden score is, and below which a query's lse says that all of its keys are hidden. */
-export const maskCode = `
-const MASKED = -1e30;
-const HOLLOW = -1e29;
-fn sees(b : i32, s : i32, t : i32) -> bool {
-  return mask[(b * uniforms.queries + min(s, uniforms.queries - 1)) * uniforms.T + t] != 0;
+/** The keys that a query attends to: those that it sees; all of them, with scores of 0, where it sees none (`hollow`). */
+export const keysCode = `
+const HIDDEN = -1e30;
+struct Keys { first : i32, end : i32, hollow : bool }
+fn keysOf(b : i32, s : i32) -> Keys {
+  let hidden = padding[b * uniforms.queries + min(s, uniforms.queries - 1)];
+  let end = uniforms.T - hidden.y;
+  if (hidden.x < end) { return Keys(hidden.x, end, false); }
+  return Keys(0, uniforms.T, true);
 }
+fn has(keys : Keys, t : i32) -> bool { return (t >= keys.first) & (t < keys.end); }
+fn scored(keys : Keys, product : f32) -> f32 { return select(product * uniforms.scale, 0.0, keys.hollow); }
 fn element(b : i32, n : i32, s : i32, t : i32) -> u32 {
   return u32((b * uniforms.N + n) * uniforms.S + s) * u32(uniforms.T) + u32(t);
 }`
 
-/** q, k, v, mask -> o and, from float `lseStart`, lse. */
+/** What the exponential of a query's score is divided by, as a logarithm. */
+export const logTotalCode = `
+fn logTotalOf(keys : Keys, query : i32) -> f32 { return select(lse[query], log(f32(uniforms.T)), keys.hollow); }`
+
+/** q, k, v, padding -> o and, from float `lseStart`, lse. */
 export function plainForward(D: number, dropped: boolean): AttentionProgram {
   const row = rowOf(D)
   const kernel: Kernel = {
     name: `attention plain ${D} ${dropped}`,
-    inputs: ['q', 'k', 'v', 'mask'],
-    inputComponents: [row.unit, row.unit, row.unit, 1],
+    inputs: ['q', 'k', 'v', 'padding'],
+    inputComponents: [row.unit, row.unit, row.unit, 2],
     uniforms: { ...attentionUniforms, lseStart: 'int32', ...(dropped ? dropUniforms : {}) },
     workgroupSize,
-    code: `${dropped ? dropCode : ''}${maskCode}
+    code: `${dropped ? dropCode : ''}${keysCode}
 fn main(index : i32) {
   let S = uniforms.S; let N = uniforms.N; let T = uniforms.T;
   if (index >= uniforms.B * N * S) { return; }
   let s = index % S; let n = index / S % N; let b = index / S / N;
   let start = ((b * S + s) * N + n) * ${row.length};
-  let keys = b * T * N * ${row.length} + n * uniforms.keyHead;
+  let rows = b * T * N * ${row.length} + n * uniforms.keyHead;
+  let keys = keysOf(b, s);
   ${row.each((u) => `let q${u} = q[start + ${u}]; var o${u} = ${row.zero};`)}
-  var top = f32(MASKED);
+  var top = f32(HIDDEN);
   var total = 0.0;
-  for (var t = 0; t < T; t++) {
-    let seen = sees(b, s, t);
-    if (!seen && top > MASKED) { continue; }
-    let at = keys + t * uniforms.keyRow;
-    var score = f32(MASKED);
-    if (seen) { score = (${row.dot('q', (u) => `k[at + ${u}]`)}) * uniforms.scale; }
+  for (var t = keys.first; t < keys.end; t++) {
+    let at = rows + t * uniforms.keyRow;
+    let score = scored(keys, ${row.dot('q', (u) => `k[at + ${u}]`)});
     if (score > top) {
       let shrink = exp(top - score);
       top = score;
@@ -78,19 +85,19 @@ fn main(index : i32) {
   }
   let norm = 1.0 / total;
   ${row.each((u) => row.store(`start + ${u}`, `o${u} * norm`))}
-  result[uniforms.lseStart + index] = top + log(total);
+  result[uniforms.lseStart + index] = select(top + log(total), HIDDEN, keys.hollow);
 }`,
   }
   return { kernel, workgroups: (heads, S) => Math.ceil((heads * S) / workgroupSize) }
 }
 
-/** dO, q, k, v, o, lse, mask -> dq and, from `dkStart` and `dvStart` (in vec4s where D allows), dk and dv. */
+/** dO, q, k, v, o, lse, padding -> dq and, from `dkStart` and `dvStart` (in vec4s where D allows), dk and dv. */
 export function plainBackward(D: number, dropped: boolean): AttentionProgram {
   const { unit } = rowOf(D)
   const kernel: Kernel = {
     name: `attentionBackward plain ${D} ${dropped}`,
-    inputs: ['dO', 'q', 'k', 'v', 'o', 'lse', 'mask'],
-    inputComponents: [unit, unit, unit, unit, unit, 1, 1],
+    inputs: ['dO', 'q', 'k', 'v', 'o', 'lse', 'padding'],
+    inputComponents: [unit, unit, unit, unit, unit, 1, 2],
     components: unit,
     uniforms: {
       ...attentionUniforms,
@@ -99,7 +106,7 @@ export function plainBackward(D: number, dropped: boolean): AttentionProgram {
       ...(dropped ? dropUniforms : {}),
     },
     workgroupSize,
-    code: `${dropped ? dropCode : ''}${maskCode}
+    code: `${dropped ? dropCode : ''}${keysCode}${logTotalCode}
 ${queryGradient(D, dropped)}
 ${keyGradients(D, dropped)}
 fn main(index : i32) {
@@ -118,16 +125,14 @@ fn queryGradient(index : i32) {
   let S = uniforms.S; let N = uniforms.N; let T = uniforms.T;
   let s = index % S; let n = index / S % N; let b = index / S / N;
   let start = ((b * S + s) * N + n) * ${row.length};
-  let keys = b * T * N * ${row.length} + n * uniforms.keyHead;
+  let rows = b * T * N * ${row.length} + n * uniforms.keyHead;
+  let keys = keysOf(b, s);
   ${row.each((u) => `let q${u} = q[start + ${u}]; let g${u} = dO[start + ${u}]; var d${u} = ${row.zero};`)}
   let mean = ${row.dot('g', (u) => `o[start + ${u}]`)};
-  let logTotal = lse[index];
-  let hollow = logTotal < HOLLOW;
-  for (var t = 0; t < T; t++) {
-    if (!hollow && !sees(b, s, t)) { continue; }
-    let at = keys + t * uniforms.keyRow;
-    var p = 1.0 / f32(T);
-    if (!hollow) { p = exp((${row.dot('q', (u) => `k[at + ${u}]`)}) * uniforms.scale - logTotal); }
+  let logTotal = logTotalOf(keys, index);
+  for (var t = keys.first; t < keys.end; t++) {
+    let at = rows + t * uniforms.keyRow;
+    let p = exp(scored(keys, ${row.dot('q', (u) => `k[at + ${u}]`)}) - logTotal);
     let dp = ${row.dot('g', (u) => `v[at + ${u}]`)};
     let dScore = p * (${dropped ? 'dropped(dp, element(b, n, s, t))' : 'dp'} - mean) * uniforms.scale;
     ${row.each((u) => `d${u} += dScore * k[at + ${u}];`)}
@@ -146,12 +151,10 @@ fn keyGradients(index : i32) {
   ${row.each((u) => `let k${u} = k[start + ${u}]; let v${u} = v[start + ${u}];`)}
   ${row.each((u) => `var dk${u} = ${row.zero}; var dv${u} = ${row.zero};`)}
   for (var s = 0; s < S; s++) {
-    let logTotal = lse[(b * N + n) * S + s];
-    let hollow = logTotal < HOLLOW;
-    if (!hollow && !sees(b, s, t)) { continue; }
+    let keys = keysOf(b, s);
+    if (!has(keys, t)) { continue; }
     let at = ((b * S + s) * N + n) * ${row.length};
-    var p = 1.0 / f32(T);
-    if (!hollow) { p = exp((${row.dot('k', (u) => `q[at + ${u}]`)}) * uniforms.scale - logTotal); }
+    let p = exp(scored(keys, ${row.dot('k', (u) => `q[at + ${u}]`)}) - logTotalOf(keys, (b * N + n) * S + s));
     ${row.each((u) => `let g${u} = dO[at + ${u}];`)}
     let mean = ${row.dot('g', (u) => `o[at + ${u}]`)};
     let dp = ${row.dot('g', (u) => `v${u}`)};

@@ -5,10 +5,10 @@
  * 4 rows and, in each block of 32 features, one vec4 of columns: at D = 64 that is 32 floats of registers for o or dq and
  * 64 for dk and dv together. (A whole row of q and o for each invocation, the usual scheme, takes 128 and reads twice as
  * much workgroup memory for an operation.) dk and dv share a workgroup: apart they would need half the registers, but the
- * scores, one product in four, would be made twice. Tiles before the first and after the last that the mask shows to any
- * of the 32 rows are skipped. Workgroups for keys follow those for queries in one dispatch.
+ * scores, one product in four, would be made twice. Tiles that none of the 32 rows sees, or is seen by, are skipped.
+ * Workgroups for keys follow those for queries in one dispatch.
  */
-import { attentionUniforms, type AttentionProgram } from './attentionPlain.ts'
+import { attentionUniforms, logTotalCode, type AttentionProgram } from './attentionPlain.ts'
 import {
   accumulate,
   between,
@@ -18,8 +18,6 @@ import {
   each,
   each4,
   four,
-  keyRange,
-  queryRange,
   scores,
   sharedCode,
   stage,
@@ -31,28 +29,28 @@ import { dropUniforms } from './dropout.ts'
 const workgroupSize = 64
 const block = 32
 
-/** q, k, v, mask -> o and, from float `lseStart`, lse. */
+/** q, k, v, padding -> o and, from float `lseStart`, lse. */
 export function tiledForward(D: number, dropped: boolean): AttentionProgram {
   return {
     kernel: {
       name: `attention tiled ${D} ${dropped}`,
-      inputs: ['q', 'k', 'v', 'mask'],
-      inputComponents: [4, 4, 4, 1],
+      inputs: ['q', 'k', 'v', 'padding'],
+      inputComponents: [4, 4, 4, 2],
       uniforms: { ...attentionUniforms, lseStart: 'int32', ...(dropped ? dropUniforms : {}) },
       workgroupSize,
-      code: `${sharedCode(D, dropped)}${keyRange}${forwardCode(D, dropped)}`,
+      code: `${sharedCode(D, dropped)}${forwardCode(D, dropped)}`,
     },
     workgroups: (heads, S) => heads * Math.ceil(S / block),
   }
 }
 
-/** dO, q, k, v, o, lse, mask -> dq and, from `dkStart` and `dvStart` (in vec4s), dk and dv. */
+/** dO, q, k, v, o, lse, padding -> dq and, from `dkStart` and `dvStart` (in vec4s), dk and dv. */
 export function tiledBackward(D: number, dropped: boolean): AttentionProgram {
   return {
     kernel: {
       name: `attentionBackward tiled ${D} ${dropped}`,
-      inputs: ['dO', 'q', 'k', 'v', 'o', 'lse', 'mask'],
-      inputComponents: [4, 4, 4, 4, 4, 1, 1],
+      inputs: ['dO', 'q', 'k', 'v', 'o', 'lse', 'padding'],
+      inputComponents: [4, 4, 4, 4, 4, 1, 2],
       components: 4,
       uniforms: {
         ...attentionUniforms,
@@ -61,7 +59,7 @@ export function tiledBackward(D: number, dropped: boolean): AttentionProgram {
         ...(dropped ? dropUniforms : {}),
       },
       workgroupSize,
-      code: `${sharedCode(D, dropped)}${keyRange}${queryRange}${backwardCode(dropped)}
+      code: `${sharedCode(D, dropped)}${logTotalCode}${backwardCode(dropped)}
 ${queryGradient(D)}${keyGradients(D, dropped)}
 var<workgroup> ofKeys : u32;
 fn main(index : i32) {
@@ -81,10 +79,6 @@ function forwardCode(D: number, dropped: boolean): string {
   return `
 var<workgroup> tops : array<f32, 32>;
 var<workgroup> totals : array<f32, 256>;
-fn masked(b : i32, s : i32, t : i32, score : f32) -> f32 {
-  if (t >= uniforms.T) { return 2.0 * MASKED; }
-  return select(MASKED, score * uniforms.scale, sees(b, s, t));
-}
 fn raiseTops() {
   if (localIndex < 32u) {
     var top = tops[localIndex];
@@ -95,18 +89,18 @@ fn raiseTops() {
 }
 fn main(index : i32) {
   ${blockCode('S')}
-  if (lane < 32) { tops[lane] = MASKED; }
+  if (lane < 32) { tops[lane] = HIDDEN; }
   ${zeros('o', chunks)}
-  let range = keyRange(b, first);
+  let range = keyTiles(b, first);
   for (var tile = range.x; tile < range.y; tile++) {
     let start = tile * 32;
     let t = start + tx * 4;
     ${scores('x', ['q', 'queryRow', 'first', 'S'], ['k', 'keyRow', 'start', 'T'])}
     ${each((i) => `weights[own + ${i * 8}] = x${i};`)}
     for (var i = 0; i < 4; i++) {
-      let s = min(first + ty * 4 + i, S - 1);
+      let keys = keysOf(b, min(first + ty * 4 + i, S - 1));
       let x = weights[own + i * 8];
-      let score = ${four((j, c) => `masked(b, s, t + ${j}, x.${c})`)};
+      let score = ${four((j, c) => `select(HIDDEN, scored(keys, x.${c}), has(keys, t + ${j}))`)};
       weights[own + i * 8] = score;
       partial[own + i * 8] = max(max(score.x, score.y), max(score.z, score.w));
     }
@@ -127,7 +121,8 @@ fn main(index : i32) {
   sumRows();
   workgroupBarrier();
   if (lane < 32 && index / 64 < groups && first + lane < S) {
-    result[uniforms.lseStart + (b * N + n) * S + first + lane] = tops[lane] + log(ofRow[lane]);
+    let logTotal = select(tops[lane] + log(ofRow[lane]), HIDDEN, keysOf(b, first + lane).hollow);
+    result[uniforms.lseStart + (b * N + n) * S + first + lane] = logTotal;
   }
   ${storeRows('o', 'queryRow', 'S', (at, value, i) => `put((${at}) * 4, ${value} / ofRow[ty * 4 + ${i}]);`, chunks)}
 }
@@ -153,12 +148,10 @@ fn means(b : i32, n : i32, first : i32) {
     partial[e] = mean;
   }
 }
-fn probability(b : i32, n : i32, s : i32, t : i32, score : f32) -> f32 {
-  if (s >= uniforms.S || t >= uniforms.T) { return 0.0; }
-  let logTotal = lse[(b * uniforms.N + n) * uniforms.S + s];
-  var p = 0.0;
-  if (logTotal < HOLLOW) { p = 1.0 / f32(uniforms.T); }
-  else if (sees(b, s, t)) { p = exp(score * uniforms.scale - logTotal); }
+// Of query s and key t, whose keys and the logarithm of whose total are known.
+fn probability(b : i32, n : i32, s : i32, t : i32, keys : Keys, logTotal : f32, product : f32) -> f32 {
+  if ((s >= uniforms.S) | !has(keys, t)) { return 0.0; }
+  let p = exp(scored(keys, product) - logTotal);
   return ${dropped ? 'select(-p, p, dropped(1.0, element(b, n, s, t)) > 0.0)' : 'p'};
 }
 fn scoreGradient(p : vec4<f32>, dp : vec4<f32>, mean : vec4<f32>) -> vec4<f32> {
@@ -181,7 +174,7 @@ fn queryGradient(index : i32) {
   workgroupBarrier();
   sumRows();
   ${zeros('d', chunks)}
-  let range = keyRange(b, first);
+  let range = keyTiles(b, first);
   for (var tile = range.x; tile < range.y; tile++) {
     let start = tile * 32;
     let t = start + tx * 4;
@@ -189,7 +182,9 @@ fn queryGradient(index : i32) {
     ${each((i) => `weights[own + ${i * 8}] = x${i};`)}
     for (var i = 0; i < 4; i++) {
       let x = weights[own + i * 8];
-      weights[own + i * 8] = ${four((j, c) => `probability(b, n, s + i, t + ${j}, x.${c})`)};
+      let keys = keysOf(b, s + i);
+      let logTotal = logTotalOf(keys, (b * N + n) * S + s + i);
+      weights[own + i * 8] = ${four((j, c) => `probability(b, n, s + i, t + ${j}, keys, logTotal, x.${c})`)};
     }
     ${scores('g', ['dO', 'queryRow', 'first', 'S'], ['v', 'keyRow', 'start', 'T'])}
     ${each((i) => `weights[own + ${i * 8}] = scoreGradient(weights[own + ${i * 8}], g${i}, vec4<f32>(ofRow[ty * 4 + ${i}]));`)}
@@ -206,12 +201,19 @@ function keyGradients(D: number, dropped: boolean): string {
     stage('left', 'v', 'keyRow', 'first', 'T', c) + stage('right', 'dO', 'queryRow', 'start', 'S', c)
   const kept = dropped ? 'max(w, vec4<f32>(0.0))' : 'w'
   return `
+// The tiles of queries that attend to the 32 keys from first on: all or none where an item's queries see alike, and all
+// where they do not, which is so under prompts alone.
+fn queryTiles(b : i32, first : i32) -> vec2<i32> {
+  let keys = keysOf(b, 0);
+  let some = (uniforms.queries > 1) | ((keys.first < first + 32) & (keys.end > first));
+  return tilesOf(vec2<i32>(0, select(0, uniforms.S, some)));
+}
 fn keyGradients(index : i32) {
   ${blockCode('T')}
   let t = first + ty * 4;
   ${zeros('dk', chunks)}
   ${zeros('dv', chunks)}
-  let range = queryRange(b, n, first);
+  let range = queryTiles(b, first);
   for (var tile = range.x; tile < range.y; tile++) {
     let start = tile * 32;
     let s = start + tx * 4;
@@ -219,9 +221,10 @@ fn keyGradients(index : i32) {
     ${scores('x', ['k', 'keyRow', 'first', 'T'], ['q', 'queryRow', 'start', 'S'])}
     sumRows();
     ${each((i) => `weights[own + ${i * 8}] = x${i};`)}
+    ${each((j) => `let keys${j} = keysOf(b, s + ${j}); let total${j} = logTotalOf(keys${j}, (b * N + n) * S + s + ${j});`)}
     for (var i = 0; i < 4; i++) {
       let x = weights[own + i * 8];
-      weights[own + i * 8] = ${four((j, c) => `probability(b, n, s + ${j}, t + i, x.${c})`)};
+      weights[own + i * 8] = ${four((j, c) => `probability(b, n, s + ${j}, t + i, keys${j}, total${j}, x.${c})`)};
     }
     ${each((i) => `var g${i} = vec4<f32>(0.0);`)}
     ${chunks.map((c) => `${operands(c)}${between(dots('g') + accumulate('dv', c, kept))}`).join('')}

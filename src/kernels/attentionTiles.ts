@@ -1,8 +1,8 @@
 /**
- * What the programs of attentionTiled.ts are put together from: the memory that a workgroup shares, which tiles the mask
- * lets it skip, and code that stages operands, multiplies them and writes results.
+ * What the programs of attentionTiled.ts are put together from: the memory that a workgroup shares, the tiles that it
+ * need not skip, and code that stages operands, multiplies them and writes results.
  */
-import { maskCode } from './attentionPlain.ts'
+import { keysCode } from './attentionPlain.ts'
 import { dropCode } from './dropout.ts'
 
 /**
@@ -10,7 +10,7 @@ import { dropCode } from './dropout.ts'
  * 8 columns share a memory bank. `weights`: 32 rows of 8 vec4s, one for each 4 columns of a tile of scores.
  */
 export function sharedCode(D: number, dropped: boolean): string {
-  return `${dropped ? dropCode : ''}${maskCode}
+  return `${dropped ? dropCode : ''}${keysCode}
 const WIDTH = ${D / 4};
 const CHUNKS = ${chunksOf(D).length};
 var<workgroup> left : array<vec4<f32>, 256>;
@@ -18,8 +18,6 @@ var<workgroup> right : array<vec4<f32>, 256>;
 var<workgroup> weights : array<vec4<f32>, 256>;
 var<workgroup> partial : array<f32, 256>;
 var<workgroup> ofRow : array<f32, 32>;
-var<workgroup> low : atomic<i32>;
-var<workgroup> high : atomic<i32>;
 var<workgroup> tiles : vec2<i32>;
 
 // Where a row of q, o, dO and dq starts, and one of k, v, dk and dv.
@@ -37,59 +35,22 @@ fn sumRows() {
     ofRow[localIndex] = total;
   }
 }
-// The first tile that any invocation saw something in, and the one after the last.
-fn seenTiles(first : i32, last : i32) -> vec2<i32> {
-  if (localIndex == 0u) { atomicStore(&low, ${2 ** 30}); atomicStore(&high, -1); }
-  workgroupBarrier();
-  atomicMin(&low, first);
-  atomicMax(&high, last);
-  workgroupBarrier();
-  if (localIndex == 0u) {
-    let end = atomicLoad(&high);
-    tiles = select(vec2<i32>(0), vec2<i32>(atomicLoad(&low) / 32, end / 32 + 1), end >= 0);
-  }
+// The tiles that rows from span.x on, and before span.y, lie in.
+fn tilesOf(span : vec2<i32>) -> vec2<i32> {
+  if (localIndex == 0u) { tiles = vec2<i32>(span.x / 32, (span.y + 31) / 32); }
   return workgroupUniformLoad(&tiles);
+}
+// The tiles of keys that some of the 32 queries from first on attends to.
+fn keyTiles(b : i32, first : i32) -> vec2<i32> {
+  let keys = keysOf(b, first);
+  var span = vec2<i32>(keys.first, keys.end);
+  for (var s = first + 1; s < min(first + 32, uniforms.queries); s++) {
+    let other = keysOf(b, s);
+    span = vec2<i32>(min(span.x, other.first), max(span.y, other.end));
+  }
+  return tilesOf(span);
 }`
 }
-
-/**
- * The tiles of keys that some query from `first` on sees; all where one sees none, because it attends to all alike. Each
- * mask row is scanned by 2 invocations, or by all where an item has one.
- */
-export const keyRange = `
-var<workgroup> rowSeen : array<atomic<u32>, 32>;
-fn keyRange(b : i32, first : i32) -> vec2<i32> {
-  let lane = i32(localIndex);
-  let sharers = select(2, 64, uniforms.queries == 1);
-  let row = lane / sharers;
-  let s = first + row;
-  var lowest = ${2 ** 30};
-  var highest = -1;
-  if (s < uniforms.S) {
-    for (var t = lane % sharers; t < uniforms.T; t += sharers) {
-      if (sees(b, s, t)) { lowest = min(lowest, t); highest = t; }
-    }
-  }
-  if (lane < 32) { atomicStore(&rowSeen[lane], 0u); }
-  workgroupBarrier();
-  if (highest >= 0) { atomicStore(&rowSeen[row], 1u); }
-  workgroupBarrier();
-  if (s < uniforms.S && atomicLoad(&rowSeen[row]) == 0u) { lowest = 0; highest = uniforms.T - 1; }
-  return seenTiles(lowest, highest);
-}`
-
-/** The tiles of queries that see a key of the 32 from `first` on. */
-export const queryRange = `
-fn queryRange(b : i32, n : i32, first : i32) -> vec2<i32> {
-  var lowest = ${2 ** 30};
-  var highest = -1;
-  for (var s = i32(localIndex); s < uniforms.S; s += 64) {
-    var seen = lse[(b * uniforms.N + n) * uniforms.S + s] < HOLLOW;
-    for (var t = first; t < min(first + 32, uniforms.T) && !seen; t++) { seen = sees(b, s, t); }
-    if (seen) { lowest = min(lowest, s); highest = s; }
-  }
-  return seenTiles(lowest, highest);
-}`
 
 /**
  * Which 32 rows (of S queries or T keys) the workgroup has; one beyond the last has the last's and must not write. `own`

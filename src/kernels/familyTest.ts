@@ -207,20 +207,21 @@ function products(): tf.Tensor[] {
   ]
 }
 
-/** Heads of D features; prefixed: keys and values as heads, longer than the queries, and a mask for each query. */
+/** Heads of D features; prefixed: keys and values as heads, longer than the queries, and padding for each query. */
 function attentions(D: number, prefixed: boolean, drop: Drop | null): tf.Tensor[] {
   const [B, N, S] = [2, 2, 37]
   const T = prefixed ? S + 4 : S
   const rows = (seed: number) => matrix(B * S, N * D, seed)
   const keys = (seed: number) => tf.reshape<tf.Rank.R4>(matrix(B * N * T, D, seed), [B, N, T, D])
-  const rowsOfMask = prefixed ? B * S : B
-  const kept = Int32Array.from({ length: rowsOfMask * T }, (_, i) => Number(i % T < 5 + (i % 23)))
-  const mask = uploadTensor<tf.Rank.R2>(kept, [rowsOfMask, T])
+  const hiding = prefixed ? B * S : B
+  const hidden = Array.from({ length: hiding }, (_, i) => [i % 3, T - 8 - ((i * 7) % 23)]).flat()
+  const padding = uploadTensor<tf.Rank.R2>(Int32Array.from(hidden), [hiding, 2])
   const [q, dO] = [rows(1), rows(2)]
   const [k, v] = prefixed ? [keys(3), keys(4)] : [rows(3), rows(4)]
   const sizes = { B, N, scale: D ** -0.5 }
-  const { o, lse } = attention<tf.Tensor2D | tf.Tensor4D>(q, k, v, mask, sizes, drop)
-  const { dq, dk, dv } = attentionBackward<tf.Tensor2D | tf.Tensor4D>(dO, q, k, v, o, lse, mask, sizes, drop)
+  const { o, lse } = attention<tf.Tensor2D | tf.Tensor4D>(q, k, v, padding, sizes, drop)
+  const of = [q, k, v, o, lse, padding] as const
+  const { dq, dk, dv } = attentionBackward<tf.Tensor2D | tf.Tensor4D>(dO, ...of, sizes, drop)
   return [o, lse, dq, dk, dv]
 }
 

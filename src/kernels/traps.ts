@@ -61,7 +61,7 @@ async function checkManyRows(): Promise<TrapCheck> {
   const rows = 65_540
   const q = values(rows * 4, 3)
   const units = Float32Array.of(1, 0, 0, 0, 0, 1, 0, 0)
-  const got = await read(() => attended(q, units, units, Int32Array.of(1, 1)))
+  const got = await read(() => attended(q, units, units, [0, 0]))
   const want = Float64Array.from(got, (_, at) =>
     at % 4 < 2 ? 1 / (1 + Math.exp((q[at ^ 1] ?? 0) - (q[at] ?? 0))) : 0,
   )
@@ -71,7 +71,7 @@ async function checkManyRows(): Promise<TrapCheck> {
 /** A softmax row of -Infinity only is NaN; torch's finite mask makes it uniform. */
 async function checkMaskedRows(): Promise<TrapCheck> {
   const v = values(16, 5)
-  const got = await read(() => attended(values(8, 4), values(16, 6), v, new Int32Array(4)))
+  const got = await read(() => attended(values(8, 4), values(16, 6), v, [0, 4]))
   const want = Float64Array.from(got, (_, at) => {
     const column = v.filter((_, i) => i % 4 === at % 4)
     return column.reduce((sum, value) => sum + value, 0) / 4
@@ -79,11 +79,11 @@ async function checkMaskedRows(): Promise<TrapCheck> {
   return verdict('softmax with every key masked', got, want, 1e-6)
 }
 
-/** Attention of one head with 4 features: q [S*4], k and v [T*4], mask [T] -> [S,4] */
-function attended(q: Float32Array, k: Float32Array, v: Float32Array, mask: Int32Array): tf.Tensor2D {
+/** Attention of one head with 4 features: q [S*4], k and v [T*4], and how many keys are hidden at both ends -> [S,4] */
+function attended(q: Float32Array, k: Float32Array, v: Float32Array, hidden: number[]): tf.Tensor2D {
   const rows = (x: Float32Array) => uploadTensor<tf.Rank.R2>(x, [x.length / 4, 4])
-  const attention_mask = uploadTensor<tf.Rank.R2>(mask, [1, mask.length])
-  return attention(rows(q), rows(k), rows(v), attention_mask, { B: 1, N: 1, scale: 1 }, null).o
+  const padding = uploadTensor<tf.Rank.R2>(Int32Array.from(hidden), [1, 2])
+  return attention(rows(q), rows(k), rows(v), padding, { B: 1, N: 1, scale: 1 }, null).o
 }
 
 /** A GPU answers an id beyond the table with zeros. */

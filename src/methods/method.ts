@@ -3,7 +3,7 @@
  * a place. One file a method, one line in registry.ts; nothing here runs, and methods import no tfjs.
  */
 import type { AdapterConfig, AdapterSetup, FusionConfig, RobertaConfig, TensorMap } from '../config.ts'
-import type { Heads, Mask, Matrix, Ops, Vector } from '../model/ops.ts'
+import type { Heads, Matrix, Ops, Vector } from '../model/ops.ts'
 import type { Var } from '../model/tape.ts'
 import type { TorchGenerator } from '../random.ts'
 
@@ -58,8 +58,8 @@ export interface Walk {
   /** Rows and tokens of the batch as they are now: Parallel multiplies B, prompts lengthen S. */
   B: number
   S: number
-  /** int32 [B,T], or [B·S,T] where queries see different keys. */
-  attention_mask: Mask
+  /** Keys that are hidden before those that are seen, and behind: int32 [B,2], or [B·S,2] where queries see different ones. */
+  padding: Matrix
   /** Index of each row's first token and how many it has, without prompts: host numbers, [B] each. */
   first: Int32Array
   lengths: Int32Array
@@ -100,7 +100,7 @@ export interface Method<C extends AdapterConfig = AdapterConfig> {
   /** Values of a fresh adapter, draw for draw the library's. */
   initialise(start: Start, config: C, name: string): TensorMap | Promise<TensorMap>
 
-  /** Embeddings [B·S,H] -> [B'·S',H]; sets B, S and the mask of the walk when it changes them. */
+  /** Embeddings [B·S,H] -> [B'·S',H]; sets B, S and the padding of the walk when it changes them. */
   embeddings?(walk: Walk, x: Matrix): Matrix
   /** Whether `linear` does anything there at this layer; elsewhere the frozen layer is alone, which is faster. */
   changes?(walk: Walk, site: LinearSite): boolean
@@ -108,13 +108,8 @@ export interface Method<C extends AdapterConfig = AdapterConfig> {
   linear?(walk: Walk, site: LinearSite, x: Matrix, frozen: FrozenLinear): Matrix
   /** What `linear` adds to the frozen layer, if that is all it does there, so that layers of one x are made together. */
   lowRank?(walk: Walk, site: LinearSite): LowRank | undefined
-  /** Keys and values [B,N,S,D] of a layer -> [B,N,P+S,D], given the attention's input x [B·S,H]. */
-  keyValues?(
-    walk: Walk,
-    x: Matrix,
-    k: Heads,
-    v: Heads,
-  ): { k: Heads; v: Heads; attention_mask: Walk['attention_mask'] }
+  /** Keys and values [B,N,S,D] of a layer -> [B,N,P+S,D] and their padding, given the attention's input x [B·S,H]. */
+  keyValues?(walk: Walk, x: Matrix, k: Heads, v: Heads): { k: Heads; v: Heads; padding: Matrix }
   /** A sub-layer's ending -> its output [N,H], its LayerNorm included. */
   sublayer?(walk: Walk, site: SublayerSite, ending: Ending, norm: FrozenNorm): Matrix
   /** A layer's output [N,H] -> [N,H]. */

@@ -2,11 +2,14 @@
  * Prefix tuning (Li & Liang 2021) as `adapters` has it: learned keys and values before every layer's own, made for all
  * layers together by one small network, or held as one flat vector; with a gate for each text where asked for.
  */
+import type { Tensor } from '@tensorflow/tfjs-core'
 import type { PrefixTuningConfig, RobertaConfig, TensorMap } from '../config.ts'
-import type { Heads, Mask, Matrix, Vector } from '../model/ops.ts'
+import type { Heads, Matrix, Vector } from '../model/ops.ts'
+import type { Var } from '../model/tape.ts'
 import { compose, type Place } from './composition.ts'
 import { bornLinear, normal } from './draws.ts'
 import { meanGate } from './gate.ts'
+import { refuseLeftPadding } from './leftPadding.ts'
 import type { Field, Method, Parameter, Start, Walk } from './method.ts'
 import { nonLinearities, nonLinearity, nonLinearityProblem } from './nonLinearity.ts'
 
@@ -180,22 +183,19 @@ function initialise({ generator, base }: Start, config: PrefixTuningConfig, name
   return tensors
 }
 
-/** Keys and values [B,N,T,D] of some rows of the batch, the layer's input [B·S,H] and what their queries see. */
+/** Keys and values [B,N,T,D] of some rows of the batch, the layer's input [B·S,H] and the keys' padding. */
 interface State {
   x: Matrix
   k: Heads
   v: Heads
-  mask: Mask
-  /** Columns that prefixes have added so far. */
+  padding: Matrix
+  /** Keys that prefixes have added so far. */
   added: number
 }
 
-function keyValues(walk: Walk, x: Matrix, k: Heads, v: Heads): { k: Heads; v: Heads; attention_mask: Mask } {
-  const unchanged = { k, v, attention_mask: walk.attention_mask }
-  if (walk.setup === null) return unchanged
-  const state: State = { x, k, v, mask: walk.attention_mask, added: 0 }
-  const { mask, ...out } = compose(walk.setup, state, walk.B, placeOf(walk))
-  return { k: out.k, v: out.v, attention_mask: mask }
+function keyValues(walk: Walk, x: Matrix, k: Heads, v: Heads): State {
+  const state: State = { x, k, v, padding: walk.padding, added: 0 }
+  return walk.setup === null ? state : compose(walk.setup, state, walk.B, placeOf(walk))
 }
 
 function placeOf(walk: Walk): Place<State> {
@@ -204,30 +204,25 @@ function placeOf(walk: Walk): Place<State> {
     what: 'prefix tuning',
     has: (name) => activeConfig(walk, name) !== null,
     single: (name, state) => prepend(walk, activeConfig(walk, name)!, name, state),
-    rows: ({ x, k, v, mask, added }, start, count) => ({
-      x: ops.slice(x, 0, start * walk.S, count * walk.S),
-      k: ops.slice(k, 0, start, count),
-      v: ops.slice(v, 0, start, count),
-      mask: ops.maskRows(mask, k.shape[0], start, count),
-      added,
-    }),
+    rows: ({ x, k, v, padding, added }, start, count) => {
+      const queries = padding.shape[0] / k.shape[0]
+      return {
+        x: ops.slice(x, 0, start * walk.S, count * walk.S),
+        k: ops.slice(k, 0, start, count),
+        v: ops.slice(v, 0, start, count),
+        padding: ops.slice(padding, 0, start * queries, count * queries),
+        added,
+      }
+    },
     join: (parts) => {
       const longest = Math.max(...parts.map(({ added }) => added))
       const padded = parts.map((part) => pad(walk, part, longest - part.added))
+      const joined = <T extends Tensor>(of: (part: State) => Var<T>) => ops.concat(padded.map(of), 0)
       return {
-        x: ops.concat(
-          padded.map(({ x }) => x),
-          0,
-        ),
-        k: ops.concat(
-          padded.map(({ k }) => k),
-          0,
-        ),
-        v: ops.concat(
-          padded.map(({ v }) => v),
-          0,
-        ),
-        mask: ops.joinMasks(padded.map(({ mask }) => mask)),
+        x: joined(({ x }) => x),
+        k: joined(({ k }) => k),
+        v: joined(({ v }) => v),
+        padding: joined(({ padding }) => padding),
         added: longest,
       }
     },
@@ -238,7 +233,7 @@ function activeConfig(walk: Walk, name: string): PrefixTuningConfig | null {
   return walk.config(prefixTuning, name, ({ leave_out }) => !leave_out.includes(walk.layer))
 }
 
-/** Masked rows of pad_token_id in front, which bring parts with fewer prefixes to one length. */
+/** Hidden rows of pad_token_id behind, which bring parts with fewer prefixes to one length. */
 function pad({ ops, base, constant }: Walk, state: State, count: number): State {
   if (count === 0) return state
   const [B, N, , D] = state.k.shape
@@ -246,15 +241,16 @@ function pad({ ops, base, constant }: Walk, state: State, count: number): State 
   const rows = constant<Heads>(values, [B, N, count, D])
   return {
     ...state,
-    k: ops.concat([rows, state.k], 2),
-    v: ops.concat([rows, state.v], 2),
-    mask: ops.extendMask(state.mask, count, 0),
+    k: ops.concat([state.k, rows], 2),
+    v: ops.concat([state.v, rows], 2),
+    padding: ops.addBroadcast(state.padding, constant([0, count], [1, 2], 'int32')),
     added: state.added + count,
   }
 }
 
 /** One prefix in front of a state's keys and values; later ones of a Stack go before earlier ones. */
 function prepend(walk: Walk, config: PrefixTuningConfig, name: string, state: State): State {
+  refuseLeftPadding(walk, 'prefix tuning')
   const { ops, base } = walk
   const { hidden_size: H, num_attention_heads: N } = base
   const P = config.prefix_length
@@ -271,7 +267,7 @@ function prepend(walk: Walk, config: PrefixTuningConfig, name: string, state: St
     x: state.x,
     k: ops.concat([part(0, gates[0]), state.k], 2),
     v: ops.concat([part(1, gates.at(-1)), state.v], 2),
-    mask: ops.extendMask(state.mask, P, 1),
+    padding: state.padding,
     added: state.added + P,
   }
 }

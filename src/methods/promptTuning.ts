@@ -7,6 +7,7 @@ import type { Tensor3D } from '@tensorflow/tfjs-core'
 import type { AdapterSetup, PromptTuningConfig, RobertaConfig, TensorMap } from '../config.ts'
 import type { Matrix } from '../model/ops.ts'
 import { normal } from './draws.ts'
+import { refuseLeftPadding } from './leftPadding.ts'
 import type { Field, Method, Parameter, Start, Walk } from './method.ts'
 
 /** `PromptTuningConfig()` of the library. */
@@ -125,13 +126,14 @@ async function initialise(start: Start, config: PromptTuningConfig, name: string
 }
 
 /**
- * x [B·S,H] -> [B·(P+S),H] with the first active adapter's prompt in every row. The mask gets P columns in front in both
- * places; and when a batch is padded, the first P queries see its padding too, as torch's attention has it there.
+ * x [B·S,H] -> [B·(P+S),H] with the first active adapter's prompt in every row. In both places the first P keys are seen by
+ * all; and when a batch is padded, the first P queries see its padding too, as torch's attention has it there.
  */
 function embeddings(walk: Walk, x: Matrix): Matrix {
   const name = walk.setup === null ? null : firstOf(walk.setup)
   const config = name === null ? null : walk.config(promptTuning, name)
   if (name === null || config === null) return x
+  refuseLeftPadding(walk, 'prompt tuning')
   const { ops, B, S } = walk
   const P = config.prompt_length
   const H = walk.base.hidden_size
@@ -142,10 +144,7 @@ function embeddings(walk: Walk, x: Matrix): Matrix {
     config.combine === 'prefix'
       ? [prompts, rows]
       : [ops.slice(rows, 1, 0, 1), prompts, ...(S > 1 ? [ops.slice(rows, 1, 1, S - 1)] : [])]
-  const padded = walk.lengths.some((length) => length < S)
-  walk.attention_mask = padded
-    ? ops.promptMask(walk.attention_mask, P)
-    : ops.extendMask(walk.attention_mask, P, 1)
+  if (walk.lengths.some((length) => length < S)) walk.padding = ops.promptPadding(walk.padding, S, P)
   walk.S = P + S
   return ops.reshape(ops.concat(parts, 1), [B * (P + S), H])
 }

@@ -10,19 +10,19 @@ export function selfAttention(
   { query, key, value }: Layer['attention']['self'],
   x: Matrix,
 ): Matrix {
-  const { ops, base, B, attention_mask } = walk
+  const { ops, base, B, padding } = walk
   const { hidden_size: H, num_attention_heads: N, attention_probs_dropout_prob: rate } = base
   const sizes = { B, N, scale: 1 / Math.sqrt(H / N) }
   const keyValues = walk.place('keyValues')
   const updates = keyValues ? null : updatesOf(walk)
   const qkv = updates && ops.projected(x, [query, key, value], updates) // [3,B·S,H]
-  if (qkv) return ops.selfAttention(qkv, attention_mask, sizes, rate)
+  if (qkv) return ops.selfAttention(qkv, padding, sizes, rate)
   const q = linearAt(walk, 'query', x, query)
   const k = linearAt(walk, 'key', x, key)
   const v = linearAt(walk, 'value', x, value)
-  if (!keyValues) return ops.attention(q, k, v, attention_mask, sizes, rate)
+  if (!keyValues) return ops.attention(q, k, v, padding, sizes, rate)
   const own = keyValues(walk, x, ops.splitHeads(k, B, N), ops.splitHeads(v, B, N)) // [B,N,P+S,D]
-  return ops.attention(q, own.k, own.v, own.attention_mask, sizes, rate)
+  return ops.attention(q, own.k, own.v, own.padding, sizes, rate)
 }
 
 /** What is added to each projection; null where a method does something else to one. */

@@ -12,7 +12,7 @@ export interface Batch {
   S: number
   input_ids: tf.Tensor1D // [B·S] int32
   position_ids: tf.Tensor1D // [B·S] int32
-  attention_mask: tf.Tensor2D // [B,S] int32, 1 for a token, 0 for padding
+  padding: tf.Tensor2D // [B,2] int32, how much of it stands before each row's text and how much behind
   labels: tf.Tensor1D // [B] int32
   /** What the batch is measured against where that is no class. */
   targets: DeviceTargets | null
@@ -37,7 +37,7 @@ export type DeviceTargets =
   | { kind: 'masked_lm'; positions: Int32Array; ids: tf.Tensor1D } // [M] each
   | { kind: 'label_words'; positions: Int32Array; words: tf.Tensor1D } // [B], [C] or [1]
 
-/** Ids and masks in host memory: `input_ids` and `attention_mask` [B·S], `labels` [B]. */
+/** Ids in host memory: `input_ids` [B·S], `attention_mask` [B·S], 1 for a token and 0 for padding, `labels` [B]. */
 export interface HostBatch {
   B: number
   S: number
@@ -54,7 +54,8 @@ export interface HostBatch {
 
 /**
  * Uploads a batch after checking it: a GPU reads an id outside its table as a row of zeros and says nothing. Throws
- * when an id is outside the vocabulary or the batch is longer than the model's positions. The caller disposes it.
+ * when an id is outside the vocabulary, the batch is longer than the model's positions, or a mask hides tokens within a
+ * text. The caller disposes it.
  */
 export function uploadBatch(
   config: RobertaConfig,
@@ -67,11 +68,11 @@ export function uploadBatch(
     throw new Error(
       `A text has ${longest} tokens; this model reads at most ${maxTokens(config)}. Lower max_length.`,
     )
-  const where = extents(attention_mask, B, S)
+  const where = extents({ B, S, attention_mask })
   return {
     B,
     S,
-    ...uploadRows(config, { B, S, input_ids, attention_mask, labels }, position_ids, where),
+    ...uploadRows(config, { B, S, input_ids, labels }, position_ids, where),
     targets: targets && uploadTargets(config, targets, B, S),
     head,
     start,
@@ -79,40 +80,27 @@ export function uploadBatch(
   }
 }
 
-/** One upload: on a GPU without positions and mask where each text is a run of tokens, which extents tell. */
+/** One upload; on a GPU without the positions where they count each text's tokens, which padding tells. */
 function uploadRows(
   { pad_token_id }: RobertaConfig,
-  { B, S, input_ids, attention_mask, labels }: HostBatch,
+  { B, S, input_ids, labels }: Pick<HostBatch, 'B' | 'S' | 'input_ids' | 'labels'>,
   position_ids: Int32Array,
   { first, lengths }: Pick<Batch, 'first' | 'lengths'>,
-): Pick<Batch, 'input_ids' | 'position_ids' | 'attention_mask' | 'labels'> {
-  const rows = { data: input_ids, shape: [B * S] }
-  const classes = { data: labels, shape: [B] }
-  const isRun = position_ids.every((position, i) => {
-    const place = (i % S) - first[Math.floor(i / S)]!
-    const inside = place >= 0 && place < lengths[Math.floor(i / S)]!
-    return attention_mask[i] === Number(inside) && position === pad_token_id + (inside ? 1 + place : 0)
+): Pick<Batch, 'input_ids' | 'position_ids' | 'padding' | 'labels'> {
+  const around = [...first].flatMap((before, b) => [before, S - before - lengths[b]!])
+  const counts = position_ids.every((position, i) => {
+    const [b, s] = [Math.floor(i / S), i % S]
+    const inside = s >= around[2 * b]! && s < S - around[2 * b + 1]!
+    return position === pad_token_id + (inside ? 1 + s - around[2 * b]! : 0)
   })
-  if (onGpu() && isRun) {
-    const extents = Int32Array.from({ length: 2 * B }, (_, i) => (i % 2 ? lengths : first)[i >> 1]!)
-    const [ids, own, labels] = uploadTogether([rows, { data: extents, shape: [2 * B] }, classes])
-    const places = placesOf(own as tf.Tensor1D, B, S, pad_token_id)
-    own!.dispose()
-    return { input_ids: ids as tf.Tensor1D, labels: labels as tf.Tensor1D, ...places }
-  }
-  const positions = { data: position_ids, shape: [B * S] }
-  const [ids, places, mask, own] = uploadTogether([
-    rows,
-    positions,
-    { data: attention_mask, shape: [B, S] },
-    classes,
-  ])
-  return {
-    input_ids: ids as tf.Tensor1D,
-    position_ids: places as tf.Tensor1D,
-    attention_mask: mask as tf.Tensor2D,
-    labels: own as tf.Tensor1D,
-  }
+  const [ids, padding, own, places] = uploadTogether([
+    { data: input_ids, shape: [B * S] },
+    { data: Int32Array.from(around), shape: [B, 2] },
+    { data: labels, shape: [B] },
+    ...(onGpu() && counts ? [] : [{ data: position_ids, shape: [B * S] }]),
+  ]) as [tf.Tensor1D, tf.Tensor2D, tf.Tensor1D, tf.Tensor1D?]
+  const made = places ?? placesOf(padding, S, pad_token_id)
+  return { input_ids: ids, position_ids: made, padding, labels: own }
 }
 
 /** Throws when sizes do not fit the batch, or a word or position is outside it. */
@@ -143,17 +131,23 @@ function uploadTargets(config: RobertaConfig, targets: Targets, B: number, S: nu
   }
 }
 
-/** Index of the first token and number of tokens of each row. */
-function extents(
-  attention_mask: Int32Array,
-  B: number,
-  S: number,
-): { first: Int32Array; lengths: Int32Array } {
-  const rows = Array.from({ length: B }, (_, b) => attention_mask.subarray(b * S, (b + 1) * S))
-  return {
-    first: Int32Array.from(rows, (row) => Math.max(row.indexOf(1), 0)),
-    lengths: Int32Array.from(rows, (row) => row.reduce((sum, one) => sum + one, 0)),
+/** Index of the first token and number of tokens of each row. Throws where a mask hides tokens within a text. */
+export function extents({
+  B,
+  S,
+  attention_mask,
+}: Pick<HostBatch, 'B' | 'S' | 'attention_mask'>): Pick<Batch, 'first' | 'lengths'> {
+  const [first, lengths] = [new Int32Array(B), new Int32Array(B)]
+  for (let b = 0; b < B; b++) {
+    const row = attention_mask.subarray(b * S, (b + 1) * S)
+    const start = (first[b] = Math.max(row.indexOf(1), 0))
+    const end = start + (lengths[b] = row.reduce((sum, one) => sum + Number(one === 1), 0))
+    if (row.some((one, s) => one !== Number(s >= start && s < end)))
+      throw new Error(
+        `The attention_mask of row ${b} is not one run of 1 with 0 around it; leave out of the row what is hidden within its text.`,
+      )
   }
+  return { first, lengths }
 }
 
 /** `create_position_ids_from_input_ids`: tokens count up from pad + 1, padding stays at pad. */
@@ -168,7 +162,7 @@ export function positionIds(input_ids: Int32Array, B: number, S: number, pad_tok
 }
 
 /** Frees a batch. */
-export function disposeBatch({ input_ids, position_ids, attention_mask, labels, targets }: Batch): void {
-  tf.dispose([input_ids, position_ids, attention_mask, labels])
+export function disposeBatch({ input_ids, position_ids, padding, labels, targets }: Batch): void {
+  tf.dispose([input_ids, position_ids, padding, labels])
   tf.dispose(Object.values(targets ?? {}).filter((value) => value instanceof tf.Tensor))
 }

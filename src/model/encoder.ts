@@ -10,7 +10,7 @@ import { readingOf } from './heads/reading.ts'
 import { forwardLayer } from './layer.ts'
 import type { Matrix } from './ops.ts'
 import { embed, type Weights } from './roberta.ts'
-import { constant, Var } from './tape.ts'
+import { constant } from './tape.ts'
 import type { ModelWalk } from './walk.ts'
 
 /** What heads read of the last layer: every token, or the first of each text. */
@@ -71,7 +71,7 @@ function embedded(walk: ModelWalk, weights: Weights, batch: Batch): Matrix {
     const once = embed(ops, walk.base, weights, batch)
     const all = ops.concat(new Array<Matrix>(replicas).fill(once), 0)
     const changed = walk.place('embeddings')?.(walk, all) ?? all
-    return [changed, new Var(walk.attention_mask, false, false)]
+    return [changed, walk.padding]
   })
   return x as Matrix
 }

@@ -18,7 +18,7 @@ import { linear, linearBackwardBias, linearBackwardInput, linearBackwardWeight }
 import { matmul, projections, projectionsBackwardInput } from '../kernels/matmul.ts'
 import { joined, viewOf } from '../kernels/views.ts'
 import type { FrozenLinear, FrozenNorm, LowRank } from '../methods/method.ts'
-import type { Heads, Mask, Matrix, Vector } from './ops.ts'
+import type { Heads, Matrix, Vector } from './ops.ts'
 import { Var, type Tape } from './tape.ts'
 
 /** What a product goes through before it is written: dropout, then a residual is added. */
@@ -131,26 +131,26 @@ function changedBackward(
   return [A.trained ? linearBackwardWeight(dLow, x.tensor, tape.slotOf(A)) : null, dB]
 }
 
-/** softmax(q·kᵀ·scale)·v of the projections [3,B·S,H] of one x, over the keys that the mask keeps: [B·S,H]. */
+/** softmax(q·kᵀ·scale)·v of the projections [3,B·S,H] of one x, over the keys that padding leaves: [B·S,H]. */
 export function selfAttended(
   tape: Tape,
   qkv: Var<tf.Tensor3D>,
-  attention_mask: Mask,
+  padding: Matrix,
   sizes: AttentionSizes,
   drop: Drop | null,
 ): Matrix {
   const [, rows, H] = qkv.shape
   const parts = () => [0, 1, 2].map((c) => viewOf<tf.Tensor2D>(qkv.tensor, c * rows * H, [rows, H]))
   const [q, k, v] = parts()
-  const { o, lse } = attention(q!, k!, v!, attention_mask, sizes, drop)
-  const [kept, mask] = [new Var(lse, false, false), own(attention_mask)]
-  const result: Matrix = tape.record(o, [qkv], [qkv, 'output', kept, mask], (dy) => {
+  const { o, lse } = attention(q!, k!, v!, padding.tensor, sizes, drop)
+  const kept = new Var(lse, false, false)
+  const result: Matrix = tape.record(o, [qkv], [qkv, 'output', kept, padding], (dy) => {
     const [q, k, v] = parts()
-    const of = [result.tensor, kept.tensor, mask.tensor] as const
+    const of = [result.tensor, kept.tensor, padding.tensor] as const
     const { dq, dk, dv } = attentionBackward(dy, q!, k!, v!, ...of, sizes, drop)
     return [tf.reshape(joined([dq, dk, dv]) ?? tf.concat([dq, dk, dv]), qkv.shape)]
   })
-  for (const one of [kept, mask]) tape.release(one)
+  tape.release(kept)
   return result
 }
 
@@ -160,24 +160,19 @@ export function attended<K extends Matrix | Heads>(
   q: Matrix,
   k: K,
   v: K,
-  attention_mask: Mask,
+  padding: Matrix,
   sizes: AttentionSizes,
   drop: Drop | null,
 ): Matrix {
-  const { o, lse } = attention(q.tensor, k.tensor, v.tensor, attention_mask, sizes, drop)
-  const [kept, mask] = [new Var(lse, false, false), own(attention_mask)]
-  const result: Matrix = tape.record(o, [q, k, v], [q, k, v, 'output', kept, mask], (dy) => {
-    const of = [q.tensor, k.tensor, v.tensor, result.tensor, kept.tensor, mask.tensor] as const
+  const { o, lse } = attention(q.tensor, k.tensor, v.tensor, padding.tensor, sizes, drop)
+  const kept = new Var(lse, false, false)
+  const result: Matrix = tape.record(o, [q, k, v], [q, k, v, 'output', kept, padding], (dy) => {
+    const of = [q.tensor, k.tensor, v.tensor, result.tensor, kept.tensor, padding.tensor] as const
     const { dq, dk, dv } = attentionBackward(dy, ...of, sizes, drop)
     return [dq, dk, dv]
   })
-  for (const one of [kept, mask]) tape.release(one)
+  tape.release(kept)
   return result
-}
-
-/** A mask as the tape may hold it: its owner frees its own when the walk is on its way down still. */
-function own(attention_mask: Mask): Var<Mask> {
-  return new Var(tf.clone(attention_mask), false, false)
 }
 
 /** One bottleneck adapter and what it joins. */

@@ -25,13 +25,11 @@ import {
   selfAttended,
   type Bottleneck,
 } from './fused.ts'
-import { Var, type Tape } from './tape.ts'
+import { constant, Var, type Tape } from './tape.ts'
 
 export type Matrix = Var<tf.Tensor2D>
 export type Vector = Var<tf.Tensor1D>
 export type Heads = Var<tf.Tensor4D>
-/** int32 [B,T], or [B·S,T] where queries see different keys; 0 hides a key. */
-export type Mask = tf.Tensor2D
 
 /** Where the masks of one forward and backward pass come from; see kernels/dropout.ts. */
 export interface NoiseSource {
@@ -219,51 +217,34 @@ export class Ops {
   }
 
   /**
-   * softmax(q·kᵀ·scale)·v over the keys that the mask keeps, with dropout on the probabilities. q [B·S,H]; k and v [B·T,H]
-   * or heads [B,N,T,D]; attention_mask int32 [B,T] or, where rows see different keys, [B·S,T] -> [B·S,H]
+   * softmax(q·kᵀ·scale)·v over the keys that padding leaves, with dropout on the probabilities. q [B·S,H]; k and v [B·T,H]
+   * or heads [B,N,T,D]; padding int32 [B,2] or, where queries see different keys, [B·S,2] -> [B·S,H]
    */
   attention<K extends Matrix | Heads>(
     q: Matrix,
     k: K,
     v: K,
-    attention_mask: Mask,
+    padding: Matrix,
     sizes: AttentionSizes,
     rate: number,
   ): Matrix {
-    return attended(this.tape, q, k, v, attention_mask, sizes, this.#drop(rate))
+    return attended(this.tape, q, k, v, padding, sizes, this.#drop(rate))
   }
 
   /** The same for the projections [3,B·S,H] of `projected`. */
-  selfAttention(qkv: Var<tf.Tensor3D>, attention_mask: Mask, sizes: AttentionSizes, rate: number): Matrix {
-    return selfAttended(this.tape, qkv, attention_mask, sizes, this.#drop(rate))
-  }
-
-  /** attention_mask [R,T] -> [R,count+T]: `count` columns in front that every row sees (1) or none does (0). */
-  extendMask(attention_mask: Mask, count: number, value: 0 | 1): Mask {
-    return tf.concat([tf.fill([attention_mask.shape[0], count], value, 'int32') as Mask, attention_mask], 1)
-  }
-
-  /** The mask of `count` rows of a batch of B from `start`; [B,T] or [B·S,T]. */
-  maskRows(attention_mask: Mask, B: number, start: number, count: number): Mask {
-    const [rows, T] = attention_mask.shape
-    const each = rows / B
-    return tf.slice(attention_mask, [start * each, 0], [count * each, T])
-  }
-
-  /** Masks of parts of a batch, of one width, under one another. */
-  joinMasks(parts: Mask[]): Mask {
-    return parts.length === 1 ? parts[0]! : tf.concat(parts, 0)
+  selfAttention(qkv: Var<tf.Tensor3D>, padding: Matrix, sizes: AttentionSizes, rate: number): Matrix {
+    return selfAttended(this.tape, qkv, padding, sizes, this.#drop(rate))
   }
 
   /**
-   * The mask of a batch [B,S] that gets P prompt rows: their columns are seen by all, and they themselves, the first P
-   * queries, see everything, padding too. -> [B·(P+S),P+S]
+   * The padding [B,2] of texts of S tokens that get P prompt rows in front, which all see, and which themselves, the first
+   * P queries, see everything, padding too -> [B·(P+S),2]
    */
-  promptMask(attention_mask: Mask, P: number): Mask {
-    const [B, S] = attention_mask.shape
-    const T = P + S
-    const own = tf.tile(tf.reshape(this.extendMask(attention_mask, P, 1), [B, 1, T]), [1, S, 1])
-    return tf.reshape(tf.concat([tf.fill([B, P, T], 1, 'int32'), own], 1), [B * T, T])
+  promptPadding({ tensor }: Matrix, S: number, P: number): Matrix {
+    const B = tensor.shape[0]
+    const own = tf.tile(tf.reshape(tensor, [B, 1, 2]), [1, S, 1])
+    const all = tf.concat([tf.fill([B, P, 2], 0, 'int32'), own], 1)
+    return constant(tf.reshape(all, [B * (P + S), 2]))
   }
 
   /** softmax over the last of two axes: x [N,M] -> [N,M] */

@@ -5,8 +5,8 @@ import { namesIn, replicas } from '../methods/composition.ts'
 import type { LinearSite, Method, Walk } from '../methods/method.ts'
 import { childConfigs, methodOf } from '../methods/registry.ts'
 import type { Batch } from './batch.ts'
-import { Ops, type Mask, type Matrix } from './ops.ts'
-import { Tape, Var } from './tape.ts'
+import { Ops, type Matrix } from './ops.ts'
+import { constant, Tape, Var } from './tape.ts'
 
 /** Dropout of one forward and backward pass. */
 export interface Noise {
@@ -39,7 +39,7 @@ export class ModelWalk implements Walk {
   layer = -1
   B: number
   S: number
-  attention_mask: Mask
+  padding: Matrix
   first: Int32Array
   lengths: Int32Array
   /** Tokens of the text's own rows, padding included; S is larger when a prompt stands in front. */
@@ -71,8 +71,7 @@ export class ModelWalk implements Walk {
       Int32Array.from({ length: k * rows.length }, (_, i) => rows[i % rows.length]!)
     this.first = again(batch.first)
     this.lengths = again(batch.lengths)
-    this.attention_mask =
-      k === 1 ? batch.attention_mask : tf.concat(new Array<Mask>(k).fill(batch.attention_mask))
+    this.padding = constant(k === 1 ? batch.padding : tf.tile(batch.padding, [k, 1]))
     const configs = namesIn(active).flatMap((name) => {
       const config = adapters[name]
       if (!config) throw new Error(`The adapter “${name}” is active, but it was never loaded.`)

@@ -9,7 +9,7 @@ import type { Targets } from '../config.ts'
 import { uploadTensor } from '../kernels/backend.ts'
 import { onGpu } from '../kernels/program.ts'
 import { settledLayers } from '../methods/settledLayers.ts'
-import { uploadBatch, type HostBatch } from '../model/batch.ts'
+import { extents, uploadBatch, type HostBatch } from '../model/batch.ts'
 import { readingOf, type Reading } from '../model/heads/reading.ts'
 import { lowerLayers, type Model } from '../model/model.ts'
 import type { TrainingArguments } from '../trainingArguments.ts'
@@ -139,11 +139,12 @@ export class FeatureCache {
     return this.#desk.subarray(0, count).fill(0)
   }
 
-  #rowsOf({ B, S, input_ids, attention_mask, targets }: HostBatch): Row[] {
+  #rowsOf(host: HostBatch): Row[] {
+    const { S, input_ids, targets } = host
     const H = this.model.roberta.config.hidden_size
-    return Array.from({ length: B }, (_, b) => {
-      const mask = attention_mask.subarray(b * S, (b + 1) * S)
-      const [first, length] = [Math.max(mask.indexOf(1), 0), mask.reduce((sum, one) => sum + one, 0)]
+    const { first: starts, lengths } = extents(host)
+    return Array.from(starts, (first, b) => {
+      const length = lengths[b]!
       const ids = input_ids.slice(b * S + first, b * S + first + length)
       const text = String.fromCharCode(...new Uint16Array(ids.buffer))
       if (!this.reading) return { key: text, count: length * H, offset: first * H }

@@ -136,7 +136,7 @@ function arraysOf(
     ['input_ids', input_ids],
     ['position_ids', positionIds(input_ids, B, S, config.pad_token_id)],
     ['attention_mask', attention_mask],
-    ['lengths', Int32Array.from({ length: 2 * B }, (_, i) => (i % 2 ? S : 0))],
+    ['padding', new Int32Array(2 * B)],
     ['labels', labels],
   ]
 }

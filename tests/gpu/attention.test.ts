@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openBackend, webgpuBackend } from '../../src/kernels/backend.ts'
 import { replaceByReference } from '../../src/kernels/program.ts'
-import { declareAttentionTests, expectAttention, shapes } from '../kernels/attention.ts'
+import { declareAttentionTests, expectAttention, expectTilesSkipped, shapes } from '../kernels/attention.ts'
 
 const errors: string[] = []
 
@@ -12,12 +12,17 @@ describe.each(['software', 'gpu'] as const)('attention on webgpu, variants for %
   })
   declareAttentionTests(['rows', 'heads', 'views of one tensor'])
 
+  test('tiles of keys that no query sees are not touched', async () => {
+    await expectTilesSkipped(null)
+    await expectTilesSkipped({ rate: 0.3, seed: 5, offset: 70 })
+  })
+
   test('attention on a grid of two dimensions, with workgroups to spare', async () => {
     const { device } = webgpuBackend()
     const limits = { ...device.limits, maxComputeWorkgroupsPerDimension: 4 }
     Object.defineProperty(device, 'limits', { value: limits, configurable: true })
     try {
-      await expectAttention({ B: 7, N: 1, S: 20, T: 20, D: 4 }, 'left padding', 'rows', null)
+      await expectAttention({ B: 7, N: 1, S: 20, T: 20, D: 4 }, 'left', 'rows', null)
       await expectAttention({ B: 2, N: 1, S: 40, T: 130, D: 4 }, 'by query, some all', 'heads', null)
     } finally {
       Reflect.deleteProperty(device, 'limits')

@@ -19,13 +19,13 @@ interface Sizes {
   D: number
 }
 
-/** Operands in rows, [B*S,N*D] and [B*T,N*D], and what the mask keeps, [B,T] or [B*S,T]. */
+/** Operands in rows, [B*S,N*D] and [B*T,N*D], and the keys' padding, [B,2] or [B*S,2]. */
 interface Case extends Sizes {
   q: Float32Array
   k: Float32Array
   v: Float32Array
   dO: Float32Array
-  mask: Int32Array
+  padding: Int32Array
   scale: number
   drop: Drop | null
 }
@@ -36,39 +36,51 @@ type Results = Record<(typeof parts)[number], ArrayLike<number>>
 const rng = new TorchGenerator(11)
 const chance = (share: number) => rng.uniform(1, 0, 1)[0]! < share
 
-/** Masks by name; each hides key t from query s of item b. */
-const hides: Record<string, (sizes: Sizes) => (b: number, s: number, t: number) => boolean> = {
-  'no key': () => () => false,
-  'right padding': ({ T }) => {
+/** How many keys are hidden before and behind those that query s of item b sees. */
+type Hiding = (b: number, s: number) => [before: number, behind: number]
+
+const below = (end: number) => Math.floor(rng.uniform(1, 0, end)[0]!)
+
+/** Paddings by name. */
+const paddings: Record<string, (sizes: Sizes) => Hiding> = {
+  none: () => () => [0, 0],
+  right: ({ T }) => {
     const lengths = [T, 1, Math.ceil(T / 2)]
-    return (b, _, t) => t >= lengths[b % 3]!
+    return (b) => [0, T - lengths[b % 3]!]
   },
-  'left padding': ({ T }) => {
+  left: ({ T }) => {
     const lengths = [Math.ceil(T / 3), T]
-    return (b, _, t) => t < T - lengths[b % 2]!
+    return (b) => [T - lengths[b % 2]!, 0]
   },
-  'holes, and all keys of the last item': ({ B, T }) => {
-    const kept = Array.from({ length: T }, () => chance(0.6))
-    return (b, _, t) => b === B - 1 || !kept[t]
+  'both, and all keys of the last item': ({ B, T }) => {
+    const before = Math.floor(T / 2)
+    return (b) => (b === B - 1 ? [0, T] : [before, Math.floor((T - before) / 2)])
   },
   'by query, some all': ({ B, S, T }) => {
-    const ends = Array.from({ length: B * S }, () => (chance(0.2) ? 0 : Math.ceil(rng.uniform(1, 0, T)[0]!)))
-    return (b, s, t) => t >= ends[b * S + s]!
+    const rows = Array.from({ length: B * S }, (): [number, number] => {
+      const before = chance(0.5) ? 0 : below(T)
+      return chance(0.2) ? [0, T] : [before, below(T - before)]
+    })
+    return (b, s) => rows[b * S + s]!
+  },
+  'by query, none of the first': ({ T }) => {
+    const [prompts, behind] = [Math.min(T - 1, 3), Math.floor(T / 2)]
+    return (b, s) => (s < prompts ? [0, 0] : [0, b % 2 ? 0 : behind])
   },
 }
 
-function makeCase(sizes: Sizes, masked: string, drop: Drop | null): Case {
+function makeCase(sizes: Sizes, padded: string, drop: Drop | null): Case {
   const { B, N, S, T, D } = sizes
-  const hidden = hides[masked]!(sizes)
-  const rows = masked.startsWith('by query') ? S : 1
+  const hiding = paddings[padded]!(sizes)
+  const rows = padded.startsWith('by query') ? S : 1
   return {
     ...sizes,
     q: random(B * S * N * D).map((x) => 3 * x),
     k: random(B * T * N * D),
     v: random(B * T * N * D),
     dO: random(B * S * N * D),
-    mask: Int32Array.from({ length: B * rows * T }, (_, i) =>
-      hidden(Math.floor(i / T / rows), Math.floor(i / T) % rows, i % T) ? 0 : 1,
+    padding: Int32Array.from(
+      Array.from({ length: B * rows }, (_, i) => hiding(Math.floor(i / rows), i % rows)).flat(),
     ),
     scale: 1 / Math.sqrt(D),
     drop,
@@ -76,7 +88,7 @@ function makeCase(sizes: Sizes, masked: string, drop: Drop | null): Case {
 }
 
 /** softmax(q·kᵀ·scale)·v and its gradients, one query of one head at a time. */
-function truth({ B, N, S, T, D, q, k, v, dO, mask, scale, drop }: Case): Results {
+function truth({ B, N, S, T, D, q, k, v, dO, padding, scale, drop }: Case): Results {
   const want = {
     o: new Float64Array(q.length),
     lse: new Float64Array(B * N * S),
@@ -91,9 +103,10 @@ function truth({ B, N, S, T, D, q, k, v, dO, mask, scale, drop }: Case): Results
     const [s, n, b] = [index % S, Math.floor(index / S) % N, Math.floor(index / S / N)]
     const at = ((b * S + s) * N + n) * D
     const key = (t: number) => ((b * T + t) * N + n) * D
-    const row = mask.length === B * T ? b : b * S + s
+    const row = padding.length === 2 * B ? b : b * S + s
+    const [first, end] = [padding[2 * row]!, T - padding[2 * row + 1]!]
     const dot = (x: Float32Array, y: Float32Array, t: number) => sum(D, (d) => x[at + d]! * y[key(t) + d]!)
-    const scores = each(T, (t) => (mask[row * T + t] ? dot(q, k, t) * scale : -1e30))
+    const scores = each(T, (t) => (t >= first && t < end ? dot(q, k, t) * scale : -1e30))
     const top = Math.max(...scores)
     const total = sum(T, (t) => Math.exp(scores[t]! - top))
     const p = each(T, (t) => Math.exp(scores[t]! - top) / total)
@@ -159,10 +172,10 @@ async function results(one: Case, layout: Layout): Promise<Results> {
   const { B, N, S, T, D, scale, drop } = one
   const made = tf.tidy(() => {
     const [q, k, v] = operands(one, layout)
-    const mask = uploadTensor<tf.Rank.R2>(one.mask, [one.mask.length / T, T])
+    const padding = uploadTensor<tf.Rank.R2>(one.padding, [one.padding.length / 2, 2])
     const dO = uploadTensor<tf.Rank.R2>(one.dO, [B * S, N * D])
-    const { o, lse } = attention(q, k, v, mask, { B, N, scale }, drop)
-    const grads = attentionBackward(dO, q, k, v, o, lse, mask, { B, N, scale }, drop)
+    const { o, lse } = attention(q, k, v, padding, { B, N, scale }, drop)
+    const grads = attentionBackward(dO, q, k, v, o, lse, padding, { B, N, scale }, drop)
     expect(grads.dk.shape).toEqual(k.shape)
     return { o, lse, ...grads }
   })
@@ -229,10 +242,28 @@ export const shapes: [number, number, number, number, number, Dropping][] = [
 ]
 
 /** Expects the two functions to agree with the truth. */
-export async function expectAttention(sizes: Sizes, masked: string, layout: Layout, drop: Drop | null) {
-  const one = makeCase(sizes, masked, drop)
-  const about = `${layout}, masks ${masked}, dropout ${drop?.rate ?? 0}`
+export async function expectAttention(sizes: Sizes, padded: string, layout: Layout, drop: Drop | null) {
+  const one = makeCase(sizes, padded, drop)
+  const about = `${layout}, padding ${padded}, dropout ${drop?.rate ?? 0}`
   expectAgreement(await results(one, layout), truth(one), about)
+}
+
+/** Expects that the results have nothing of keys that are hidden in whole tiles, by putting NaN there. */
+export async function expectTilesSkipped(drop: Drop | null) {
+  const sizes = { B: 2, N: 2, S: 70, T: 130, D: 8 }
+  const one = makeCase(sizes, 'none', drop)
+  // Item 0 sees keys of the second tile alone, item 1 of the third and fourth.
+  one.padding = Int32Array.of(40, 70, 64, 10)
+  const want = truth(one)
+  const width = sizes.N * sizes.D
+  for (const [b, from, to] of [
+    [0, 0, 32],
+    [0, 64, 130],
+    [1, 0, 64],
+    [1, 128, 130],
+  ] as const)
+    for (const x of [one.k, one.v]) x.fill(NaN, (b * sizes.T + from) * width, (b * sizes.T + to) * width)
+  expectAgreement(await results(one, 'rows'), want, 'NaN where nobody looks')
 }
 
 /**
@@ -245,22 +276,22 @@ export function declareAttentionTests(layouts: Layout[], some = shapes): void {
   afterEach(() => expect(tf.memory().numTensors, 'tensors left over').toBe(before))
 
   test.each(some)('attention of B %i, N %i, S %i, T %i, D %i, %s', async (B, N, S, T, D, dropping) => {
-    for (const [i, masked] of Object.keys(hides).entries()) {
+    for (const [i, padded] of Object.keys(paddings).entries()) {
       const layout = layouts[(S + i) % layouts.length]!
       const drops = dropping === 'drop' || (dropping === 'drop or keep' && (S + i) % 2 === 0)
       const drop = drops ? { rate: 0.3, seed: 5, offset: 70 + i } : null
-      await expectAttention({ B, N, S, T, D }, masked, layout, drop)
+      await expectAttention({ B, N, S, T, D }, padded, layout, drop)
     }
   })
 
   test('attention with scores far apart, as after long training', async () => {
-    const one = makeCase({ B: 2, N: 2, S: 40, T: 50, D: 8 }, 'right padding', null)
+    const one = makeCase({ B: 2, N: 2, S: 40, T: 50, D: 8 }, 'right', null)
     one.q = one.q.map((x) => 30 * x)
     expectAgreement(await results(one, 'rows'), truth(one), 'large scores')
   })
 
   test('attention of more rows than a dispatch has workgroups', async () => {
-    await expectAttention({ B: 1, N: 2, S: 33_000, T: 3, D: 4 }, 'no key', 'rows', null)
+    await expectAttention({ B: 1, N: 2, S: 33_000, T: 3, D: 4 }, 'none', 'rows', null)
   })
 
   test('attention repeats bit for bit', async () => {
@@ -270,17 +301,17 @@ export function declareAttentionTests(layouts: Layout[], some = shapes): void {
   })
 
   test('attention refuses shapes that disagree', () => {
-    const [q, k, mask] = [tf.zeros([6, 8]), tf.zeros([6, 8]), tf.ones([2, 4], 'int32')]
+    const [q, k, padding] = [tf.zeros([6, 8]), tf.zeros([6, 8]), tf.zeros([2, 3], 'int32')]
     const call = () =>
       attention(
         q as tf.Tensor2D,
         k as tf.Tensor2D,
         k as tf.Tensor2D,
-        mask as tf.Tensor2D,
+        padding as tf.Tensor2D,
         { B: 2, N: 2, scale: 1 },
         null,
       )
-    expect(call).toThrow('q, k, v, mask of shapes [6,8], [6,8], [6,8], [2,4], which disagree')
-    tf.dispose([q, k, mask])
+    expect(call).toThrow('q, k, v, padding of shapes [6,8], [6,8], [6,8], [2,3], which disagree')
+    tf.dispose([q, k, padding])
   })
 }

@@ -58,23 +58,23 @@ export async function timeAttention(): Promise<Timed[]> {
     const make = (name: string) =>
       uploadTensor<tf.Rank.R2>(Float32Array.from(uniform(name, B * S * H)), [B * S, H])
     const [q, k, v, dO] = [make('q'), make('k'), make('v'), make('dO')]
-    const mask = uploadTensor<tf.Rank.R2>(new Int32Array(B * S).fill(1), [B, S])
+    const padding = uploadTensor<tf.Rank.R2>(new Int32Array(2 * B), [B, 2])
     const sizes = { B, N: heads, scale: 1 / 8 }
     const forward = () => {
-      const { o, lse } = attention(q, k, v, mask, sizes, null)
+      const { o, lse } = attention(q, k, v, padding, sizes, null)
       lse.dispose()
       return o
     }
-    const { o, lse } = attention(q, k, v, mask, sizes, null)
+    const { o, lse } = attention(q, k, v, padding, sizes, null)
     const backward = () => {
-      const { dq, dk, dv } = attentionBackward(dO, q, k, v, o, lse, mask, sizes, null)
+      const { dq, dk, dv } = attentionBackward(dO, q, k, v, o, lse, padding, sizes, null)
       tf.dispose([dk, dv])
       return dq
     }
     const product = 2 * B * S * S * H
     found.push({ name: `attention, S ${S}`, timing: await time(forward), flops: 2 * product })
     found.push({ name: `attention backward, S ${S}`, timing: await time(backward), flops: 5 * product })
-    tf.dispose([q, k, v, dO, mask, o, lse])
+    tf.dispose([q, k, v, dO, padding, o, lse])
   }
   return found
 }

@@ -180,6 +180,13 @@ function emptyOnGpu(shape: number[], dtype: 'float32' | 'int32'): { info: tf.Ten
   return { info, buffer: backend.tensorMap.get(info.dataId).resource as GPUBuffer }
 }
 
+/** A float32 tensor of `shape` that has no values until a program writes them. WebGPU only. */
+export function emptyTensor<R extends tf.Rank>(shape: tf.ShapeMap[R]): tf.Tensor<R> {
+  return tf
+    .engine()
+    .makeTensorFromTensorInfo(webgpuBackend().makeTensorInfo(shape, 'float32')) as tf.Tensor<R>
+}
+
 /** A write to a buffer overtakes commands that are not submitted yet, and they may still use what it was before. */
 function submitPending(backend: WebGPUBackend): void {
   const inside = backend as unknown as { commandEncoder: object | null; endComputePassEncoder(): void }

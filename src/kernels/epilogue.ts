@@ -8,13 +8,18 @@ import { dropCode, dropUniforms, dropValues, type Drop } from './dropout.ts'
 import type { Kernel } from './program.ts'
 
 /**
- * residual + (drop(factor·(a·b + bias)) ∘ activation'(pre)); parts left out do nothing. `pre`, `residual` and `output`
- * have the shape of the result.
+ * residual + (drop(act(factor·(a·b + bias))) ∘ activation'(pre)); parts left out do nothing. `pre`, `residual` and
+ * `output` have the shape of the result.
  */
 export interface Epilogue {
   /** [N], added to every row. */
   bias?: tf.Tensor1D | null
   factor?: number
+  /**
+   * act; what it is applied to goes to `pre` where that is given, which only webgpu can do: a tensor with memory of its
+   * own, as `emptyTensor` makes one, that is no other operand's and not the result's.
+   */
+  activation?: { name: Activation; pre: tf.Tensor | null } | null
   /** The mask that `dropout` would draw for the flat result. */
   dropout?: Drop | null
   /** The way back through `activation` at `pre`. */
@@ -33,6 +38,8 @@ export interface Ending {
   key: string
   inputs: string[]
   tensors: tf.Tensor[]
+  /** Inputs that `finish` writes to. */
+  writes: string[]
   uniforms: Kernel['uniforms']
   values: Record<string, number>
   /**
@@ -51,6 +58,7 @@ export function endingOf(epilogue: Epilogue, size: number, biasSize: number): En
     key: parts.map(({ key }) => key).join(', '),
     inputs: parts.flatMap(({ inputs }) => Object.keys(inputs)),
     tensors: parts.flatMap(({ inputs }) => Object.values(inputs)),
+    writes: parts.flatMap(({ writes }) => writes),
     uniforms: Object.assign({}, ...parts.map(({ uniforms }) => uniforms)),
     values: Object.assign({}, ...parts.map(({ values }) => values)),
     code: (wide) => finishCode(parts, wide),
@@ -62,16 +70,19 @@ export function endingOf(epilogue: Epilogue, size: number, biasSize: number): En
 interface Part {
   key: string
   inputs: Record<string, tf.Tensor>
+  /** Those of the inputs that it writes to. */
+  writes: string[]
   uniforms: Kernel['uniforms']
   values: Record<string, number>
-  functions: string
+  functions: string[]
   statement(wide: boolean): string
 }
 
-const nothing = { inputs: {}, uniforms: {}, values: {}, functions: '' }
+const nothing = { inputs: {}, writes: [], uniforms: {}, values: {}, functions: [] }
 
 /** The parts that do something, in the order in which they are applied. */
-function partsOf({ bias, factor = 1, dropout, through, residual, output }: Epilogue): Part[] {
+function partsOf(epilogue: Epilogue): Part[] {
+  const { bias, factor = 1, activation, dropout, through, residual, output } = epilogue
   const parts: Part[] = []
   if (bias) {
     const statement = (wide: boolean) => `value += bias[biasAt${wide ? ' >> 2u' : ''}];`
@@ -82,6 +93,7 @@ function partsOf({ bias, factor = 1, dropout, through, residual, output }: Epilo
     const statement = () => 'value *= uniforms.factor;'
     parts.push({ ...nothing, key: 'factor', uniforms, values: { factor }, statement })
   }
+  if (activation && (activation.pre || activation.name !== 'linear')) parts.push(activationPart(activation))
   if (dropout && dropout.rate !== 0) parts.push(dropPart(dropout))
   if (through && through.activation !== 'linear') parts.push(throughPart(through, output))
   if (residual) {
@@ -92,12 +104,29 @@ function partsOf({ bias, factor = 1, dropout, through, residual, output }: Epilo
   return parts
 }
 
+function activationPart({ name, pre }: NonNullable<Epilogue['activation']>): Part {
+  const { functions, forward } = activationCode(name)
+  const keep = (wide: boolean) => (pre ? `before[at${wide ? ' >> 2u' : ''}] = value; ` : '')
+  return {
+    ...nothing,
+    key: `${pre ? 'kept ' : ''}${name}`,
+    inputs: pre ? { before: pre } : {},
+    writes: pre ? ['before'] : [],
+    functions: [functions, `fn activated(v : f32) -> f32 { return ${forward}; }`],
+    statement: (wide) => `${keep(wide)}value = ${eachLane(wide, (lane) => `activated(value${lane})`)};`,
+  }
+}
+
+/** One expression, or a vec4 of what it is for each lane and its index. */
+function eachLane(wide: boolean, value: (lane: string, i: number) => string): string {
+  return wide ? `vec4<f32>(${['.x', '.y', '.z', '.w'].map(value).join(', ')})` : value('', 0)
+}
+
 function dropPart(drop: Drop): Part {
-  const lane = (component: string, i: number) => `dropped(value${component}, u32(at + ${i}))`
   const statement = (wide: boolean) =>
-    `value = ${wide ? `vec4<f32>(${['.x', '.y', '.z', '.w'].map(lane).join(', ')})` : lane('', 0)};`
+    `value = ${eachLane(wide, (lane, i) => `dropped(value${lane}, u32(at + ${i}))`)};`
   const values = dropValues(drop)
-  return { ...nothing, key: 'drop', uniforms: dropUniforms, values, functions: dropCode, statement }
+  return { ...nothing, key: 'drop', uniforms: dropUniforms, values, functions: [dropCode], statement }
 }
 
 function throughPart(
@@ -106,14 +135,12 @@ function throughPart(
 ): Part {
   const { functions, derivative } = activationCode(activation)
   const { from, inputs } = readBeside('pre', pre, output)
-  const lane = (component: string) => `slope(x${component})`
-  const slopes = (wide: boolean) =>
-    wide ? `vec4<f32>(${['.x', '.y', '.z', '.w'].map(lane).join(', ')})` : lane('')
+  const slopes = (wide: boolean) => eachLane(wide, (lane) => `slope(x${lane})`)
   return {
     ...nothing,
     key: `through ${activation} ${from}`,
     inputs,
-    functions: `${functions}\nfn slope(v : f32) -> f32 { return ${derivative}; }`,
+    functions: [functions, `fn slope(v : f32) -> f32 { return ${derivative}; }`],
     statement: (wide) => `{ let x = ${from}[at${wide ? ' >> 2u' : ''}]; value *= ${slopes(wide)}; }`,
   }
 }
@@ -127,7 +154,7 @@ function readBeside(name: string, x: tf.Tensor, output: tf.Tensor | null | undef
 function finishCode(parts: Part[], wide: boolean): string {
   const type = wide ? 'vec4<f32>' : 'f32'
   return `
-${parts.map(({ functions }) => functions).join('\n')}
+${[...new Set(parts.flatMap(({ functions }) => functions))].join('\n')}
 fn finish(sum : ${type}, at : i32, biasAt : i32) -> ${type} {
   var value = sum;
   ${parts.map(({ statement }) => statement(wide)).join('\n  ')}
@@ -137,8 +164,9 @@ fn finish(sum : ${type}, at : i32, biasAt : i32) -> ${type} {
 
 /** Throws when an operand has another size than a result of `size` elements needs. */
 export function assertFits(epilogue: Epilogue, size: number, biasSize: number): void {
-  const { bias, through, residual, output } = epilogue
+  const { bias, activation, through, residual, output } = epilogue
   assertSize('bias', bias, biasSize)
+  assertSize('activation.pre', activation?.pre, size)
   assertSize('pre', through?.pre, size)
   assertSize('residual', residual, size)
   assertSize('output', output, size)

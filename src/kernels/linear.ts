@@ -3,7 +3,10 @@
  * [M,K/2] (see half.ts). Each gradient is a function of its own, so that a frozen weight never costs one.
  */
 import type * as tf from '@tensorflow/tfjs-core'
+import { activation, type Activation } from './activations.ts'
+import { emptyTensor } from './backend.ts'
 import { matmul, type Epilogue } from './matmul.ts'
+import { runsOwn } from './program.ts'
 import { columnSum } from './sum.ts'
 
 /** x [N,K], weight [M,K], bias [M] -> [N,M]; `epilogue` as in matmul.ts, on x Wᵀ + b. */
@@ -14,6 +17,25 @@ export function linear(
   epilogue: Omit<Epilogue, 'bias'> = {},
 ): tf.Tensor2D {
   return matmul(x, weight, false, true, { ...epilogue, bias })
+}
+
+/**
+ * h = act(u) of u = x Wᵀ + b, [N,M]; u comes with it, from the same program, where it is `kept`. The caller
+ * disposes both.
+ */
+export function linearActivated(
+  name: Activation,
+  x: tf.Tensor2D,
+  weight: tf.Tensor2D,
+  bias: tf.Tensor1D | null,
+  kept: boolean,
+): { u: tf.Tensor2D | null; h: tf.Tensor2D } {
+  if (kept && !runsOwn('matmul')) {
+    const u = linear(x, weight, bias)
+    return { u, h: activation(name, u) }
+  }
+  const pre = kept ? emptyTensor<tf.Rank.R2>([x.shape[0], weight.shape[0]]) : null
+  return { u: pre, h: linear(x, weight, bias, { activation: { name, pre } }) }
 }
 
 /** dy [N,M], weight [M,K] -> dx [N,K]; `epilogue` as in matmul.ts, on dx. */

@@ -6,7 +6,7 @@
  * one is over ten times slower.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import { activationBackward } from './activations.ts'
+import { activation, activationBackward } from './activations.ts'
 import { softwareVariants } from './backend.ts'
 import { copyInto } from './copy.ts'
 import { dropout } from './dropout.ts'
@@ -114,12 +114,14 @@ function run<T extends tf.Tensor>(product: Product, epilogue: Epilogue, shape: n
 
 /** The epilogue as operations of their own. */
 function finish<T extends tf.Tensor>(epilogue: Epilogue, product: () => T): T {
-  const { bias, factor = 1, dropout: drop, through, residual, output } = epilogue
+  const { bias, factor = 1, activation: act, dropout: drop, through, residual, output } = epilogue
   return tf.tidy(() => {
     let y: T = product()
     assertFits(epilogue, y.size, y.shape.at(-1) ?? 0)
     if (bias) y = tf.add<T>(y, bias)
     if (factor !== 1) y = tf.mul<T>(y, factor)
+    if (act?.pre) copyInto(act.pre, y)
+    if (act) y = activation(act.name, y)
     if (drop) y = dropout(y, drop)
     if (through) y = activationBackward(through.activation, y, tf.reshape(through.pre, y.shape) as T)
     if (residual) y = tf.add<T>(y, tf.reshape(residual, y.shape))

@@ -143,6 +143,7 @@ function foldKernel(name: string, wide: boolean, ending: Ending): Kernel {
   return {
     name,
     inputs: ['partials', ...ending.inputs],
+    writes: ending.writes,
     uniforms: {
       size: 'int32',
       splits: 'int32',

@@ -63,6 +63,7 @@ function plainKernel(product: Product, { wide, size }: PlainPlan, ending: Ending
     kernel = {
       name,
       inputs: ['a', 'b', ...ending.inputs],
+      writes: ending.writes,
       uniforms: { ...uniforms, ...ending.uniforms },
       workgroupSize: 64,
       ...components(product, ending, { a: wide, b: wide, result: wide }),

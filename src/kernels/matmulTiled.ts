@@ -81,6 +81,7 @@ function tiledKernel(product: Product, size: number, ending: Ending): Kernel {
     kernel = {
       name,
       inputs: ['a', 'b', ...ending.inputs],
+      writes: ending.writes,
       uniforms: { ...uniforms, ...ending.uniforms },
       workgroupSize: (size * size) / 16,
       ...components(product, ending, wide),

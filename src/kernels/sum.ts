@@ -13,6 +13,14 @@ export function columnSum(x: tf.Tensor2D, output: tf.Tensor | null = null): tf.T
   return runsOwn('sum') ? foldColumns(x, x.shape[1], output) : tf.sum(x, 0)
 }
 
+/** x summed over the axes that broadcasting stretched from `shape`. */
+export function sumTo(x: tf.Tensor, shape: number[]): tf.Tensor {
+  const missing = x.rank - shape.length
+  if (shape.length === 1 && x.rank === 2 && shape[0] === x.shape[1]) return columnSum(x as tf.Tensor2D)
+  const axes = x.shape.map((_, i) => i).filter((i) => i < missing || shape[i - missing] !== x.shape[i])
+  return axes.length === 0 ? x : tf.reshape(tf.sum(x, axes), shape)
+}
+
 /** Sum of all elements. */
 export function sum(x: tf.Tensor): tf.Scalar {
   return runsOwn('sum') ? foldAll(x, false) : sumOnHost(x)

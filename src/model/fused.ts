@@ -1,7 +1,8 @@
 /**
  * Steps of the walk that several operations share one kernel in, with their gradients: an activation that is not kept,
- * the three projections on one reading of x, with what LoRA adds to them, attention without its scores, and a whole bottleneck adapter. Each is equal
- * to the plain operations of ops.ts one after another.
+ * with the products before and after it, the three projections on one reading of x, with what LoRA adds to them,
+ * attention without its scores, and a whole bottleneck adapter. Each is equal to the plain operations of ops.ts one
+ * after another.
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { activation, type Activation } from '../kernels/activations.ts'
@@ -14,7 +15,13 @@ import {
   bottleneckWeightBackward,
 } from '../kernels/bottleneck.ts'
 import { dropout, type Drop } from '../kernels/dropout.ts'
-import { linear, linearBackwardBias, linearBackwardInput, linearBackwardWeight } from '../kernels/linear.ts'
+import {
+  linear,
+  linearActivated,
+  linearBackwardBias,
+  linearBackwardInput,
+  linearBackwardWeight,
+} from '../kernels/linear.ts'
 import { matmul, projections, projectionsBackwardInput } from '../kernels/matmul.ts'
 import { joined, viewOf } from '../kernels/views.ts'
 import type { FrozenLinear, FrozenNorm, LowRank } from '../methods/method.ts'
@@ -48,16 +55,78 @@ export function activatedLinear(
   const keeps = weight.trained && h.tensor.size <= keptUpTo
   const result = tape.record(y, inputs, keeps ? [u, h] : [u], (dy) => {
     const d = drop ? dropout(dy, drop) : dy
-    const again = () => (keeps ? h.tensor : activation(name, u.tensor))
-    const dWeight = weight.trained ? linearBackwardWeight(d, again(), tape.slotOf(weight)) : null
-    const through = { activation: name, pre: u.tensor }
-    const output = tape.isLastReader(u) ? u.tensor : null
-    const du = u.trained ? matmul(d, weight.tensor, false, false, { through, output }) : null
-    const dBias = bias?.trained ? linearBackwardBias(d, tape.slotOf(bias)) : null
-    return [du, dWeight, ...(bias ? [dBias] : []), dy]
+    const own = backwardOwn(tape, d, () => (keeps ? h.tensor : activation(name, u.tensor)), weight, bias)
+    const du = u.trained ? backwardActivated(tape, d, weight, name, u) : null
+    return [du, ...(bias ? own : own.slice(0, 1)), dy]
   })
   tape.release(h)
   return result
+}
+
+/**
+ * down(act(up(x))), through `after`: x [N,K] -> [N,M]. One product gives u = up(x) and h = act(u); h goes after the other
+ * one, as in `activatedLinear`, and u is made only where the way down reads it.
+ */
+export function feedForward(
+  tape: Tape,
+  name: Activation,
+  x: Matrix,
+  up: FrozenLinear,
+  down: FrozenLinear,
+  { drop, residual }: After,
+): Matrix {
+  const through = [x, up.weight, up.bias]
+  const learns = tape.holds([down.weight])
+  const keepsH = learns && x.shape[0] * up.weight.shape[0] <= keptUpTo
+  const keepsU = tape.holds(through) || (learns && !keepsH)
+  const made = linearActivated(name, x.tensor, up.weight.tensor, up.bias.tensor, keepsU)
+  const [u, h] = [made.u, made.h].map((tensor) => tensor && new Var(tensor, false, false))
+  const y = linear(made.h, down.weight.tensor, down.bias.tensor, {
+    dropout: drop,
+    residual: residual?.tensor ?? null,
+  })
+  const same = residual === x
+  const inputs: Var[] = [...through, down.weight, down.bias, ...(residual && !same ? [residual] : [])]
+  const saved = [keepsU && u, keepsH && h, up.weight.trained && x].filter((one) => !!one)
+  const result = tape.record(y, inputs, saved, (dy) => {
+    const d = drop ? dropout(dy, drop) : dy
+    const again = () => (keepsH ? h!.tensor : activation(name, u!.tensor))
+    const ofDown = backwardOwn(tape, d, again, down.weight, down.bias)
+    if (!through.some(({ trained }) => trained)) return [null, null, null, ...ofDown, dy]
+    const du = backwardActivated(tape, d, down.weight, name, u!)
+    if (drop) d.dispose()
+    const ofUp = backwardOwn(tape, du, () => x.tensor, up.weight, up.bias)
+    const more = same ? dy : tape.take(x)
+    const dx = x.trained ? linearBackwardInput(du, up.weight.tensor, { residual: more }) : null
+    return [dx, ...ofUp, ...ofDown, dy]
+  })
+  for (const one of [u, h]) if (one) tape.release(one)
+  return result
+}
+
+/** The gradients of a linear layer's own weight and bias from what came to its result, and its input. */
+function backwardOwn(
+  tape: Tape,
+  dy: tf.Tensor2D,
+  x: () => tf.Tensor2D,
+  weight: Matrix,
+  bias: Vector | null,
+): [tf.Tensor2D | null, tf.Tensor1D | null] {
+  const dWeight = weight.trained ? tf.tidy(() => linearBackwardWeight(dy, x(), tape.slotOf(weight))) : null
+  return [dWeight, bias?.trained ? linearBackwardBias(dy, tape.slotOf(bias)) : null]
+}
+
+/** The gradient of u from that of act(u)·weightᵀ, over u itself where nothing else reads it. */
+function backwardActivated(
+  tape: Tape,
+  dy: tf.Tensor2D,
+  weight: Matrix,
+  name: Activation,
+  u: Matrix,
+): tf.Tensor2D {
+  const output = tape.isLastReader(u) ? u.tensor : null
+  const through = { activation: name, pre: u.tensor }
+  return matmul(dy, weight.tensor, false, false, { through, output })
 }
 
 /** Elements of an activation that are kept for a weight's gradient; larger ones are made again. */

@@ -38,10 +38,13 @@ function fedForward(walk: ModelWalk, { intermediate, output }: Layer, y: Matrix)
   const { ops, base } = walk
   const { hidden_act, hidden_dropout_prob: rate } = base
   const act = hidden_act as Activation
-  const u = linearAt(walk, 'intermediate', y, intermediate.dense) // [B·S,I]
+  const changed = { up: walk.changes('intermediate'), down: walk.changes('output') }
   const dense = (residual: Matrix | null) => {
-    const { weight, bias } = output.dense
-    if (!walk.changes('output')) {
+    const parts = { up: intermediate.dense, down: output.dense }
+    if (!changed.up && !changed.down) return ops.feedForward(act, y, parts, { rate, residual })
+    const u = linearAt(walk, 'intermediate', y, intermediate.dense) // [B·S,I]
+    if (!changed.down) {
+      const { weight, bias } = output.dense
       const h = ops.activatedLinear(act, u, weight, bias, { rate, residual })
       ops.tape.release(u)
       return h

@@ -14,12 +14,13 @@ import { layerNorm, layerNormBackward, layerNormBackwardWeight } from '../kernel
 import { linear, linearBackwardBias, linearBackwardInput, linearBackwardWeight } from '../kernels/linear.ts'
 import { matmul } from '../kernels/matmul.ts'
 import { segmentSum } from '../kernels/segmentSum.ts'
-import { columnSum } from '../kernels/sum.ts'
+import { sumTo } from '../kernels/sum.ts'
 import type { FrozenLinear, FrozenNorm, LowRank } from '../methods/method.ts'
 import {
   activatedLinear,
   attended,
   bottleneck,
+  feedForward,
   frozenNorm,
   projected,
   selfAttended,
@@ -30,6 +31,9 @@ import { constant, Var, type Tape } from './tape.ts'
 export type Matrix = Var<tf.Tensor2D>
 export type Vector = Var<tf.Tensor1D>
 export type Heads = Var<tf.Tensor4D>
+
+/** What a product goes through: it drops at `rate`, then `residual`, of its shape, is added. */
+type Joined = { rate?: number; residual?: Matrix | null }
 
 /** Where the masks of one forward and backward pass come from; see kernels/dropout.ts. */
 export interface NoiseSource {
@@ -64,11 +68,7 @@ export class Ops {
     x: Matrix,
     weight: Matrix,
     bias: Vector | null,
-    {
-      rate = 0,
-      residual = null,
-      factor = 1,
-    }: { rate?: number; residual?: Matrix | null; factor?: number } = {},
+    { rate = 0, residual = null, factor = 1 }: Joined & { factor?: number } = {},
   ): Matrix {
     const drop = this.#drop(rate)
     const y = linear(x.tensor, weight.tensor, bias?.tensor ?? null, {
@@ -83,9 +83,8 @@ export class Ops {
       const d = scale(drop ? dropout(dy, drop) : dy, factor)
       const dWeight = weight.trained ? linearBackwardWeight(d, x.tensor, tape.slotOf(weight)) : null
       const dBias = bias?.trained ? linearBackwardBias(d, tape.slotOf(bias)) : null
-      const dx = x.trained
-        ? linearBackwardInput(d, weight.tensor, { residual: residual === x ? null : tape.take(x) })
-        : null
+      const more = residual === x ? null : tape.take(x)
+      const dx = x.trained ? linearBackwardInput(d, weight.tensor, { residual: more }) : null
       return [dx, dWeight, ...(bias ? [dBias] : []), dy]
     })
   }
@@ -96,9 +95,19 @@ export class Ops {
     u: Matrix,
     weight: Matrix,
     bias: Vector | null,
-    { rate = 0, residual = null }: { rate?: number; residual?: Matrix | null } = {},
+    { rate = 0, residual = null }: Joined = {},
   ): Matrix {
     return activatedLinear(this.tape, name, u, weight, bias, { drop: this.#drop(rate), residual })
+  }
+
+  /** `linear` of act of `linear`: down(act(up(x))), of which only up(x) is kept: x [N,K] -> [N,M]. */
+  feedForward(
+    name: Activation,
+    x: Matrix,
+    { up, down }: { up: FrozenLinear; down: FrozenLinear },
+    { rate = 0, residual = null }: Joined = {},
+  ): Matrix {
+    return feedForward(this.tape, name, x, up, down, { drop: this.#drop(rate), residual })
   }
 
   /** Linear layers and updates on one x [N,K] -> [C,N,M]; null where the device has no kernel for weights side by side. */
@@ -369,12 +378,4 @@ export class Ops {
   detach<T extends tf.Tensor>({ tensor }: Var<T>): Var<T> {
     return new Var(tensor.clone(), false, false)
   }
-}
-
-/** x summed over the axes that broadcasting stretched from `shape`. */
-function sumTo(x: tf.Tensor, shape: number[]): tf.Tensor {
-  const missing = x.rank - shape.length
-  if (shape.length === 1 && x.rank === 2 && shape[0] === x.shape[1]) return columnSum(x as tf.Tensor2D)
-  const axes = x.shape.map((_, i) => i).filter((i) => i < missing || shape[i - missing] !== x.shape[i])
-  return axes.length === 0 ? x : tf.reshape(tf.sum(x, axes), shape)
 }

@@ -2,12 +2,13 @@
 import * as tf from '@tensorflow/tfjs-core'
 import { expect, test } from 'vitest'
 import type { Activation } from '../../src/kernels/activations.ts'
-import { uploadTensor } from '../../src/kernels/backend.ts'
+import { emptyTensor, uploadTensor } from '../../src/kernels/backend.ts'
 import { dropoutMask } from '../../src/kernels/dropout.ts'
 import { fromHalf, toHalf } from '../../src/kernels/half.ts'
 import { matmul, projections, projectionsBackwardInput, type Epilogue } from '../../src/kernels/matmul.ts'
 import {
   linear,
+  linearActivated,
   linearBackwardBias,
   linearBackwardInput,
   linearBackwardWeight,
@@ -45,7 +46,7 @@ function makeCase(M: number, N: number, K: number): Case {
 
 const drop = { rate: 0.3, seed: 42, offset: 7 }
 const parts = ['bias', 'factor', 'dropout', 'through', 'residual'] as const
-type Parts = Partial<Record<(typeof parts)[number], boolean>>
+type Parts = Partial<Record<(typeof parts)[number] | 'activated', boolean>>
 
 /** All subsets of the parts. */
 const subsets = Array.from({ length: 2 ** parts.length }, (_, bits): Parts =>
@@ -63,6 +64,7 @@ function epilogueTruth(
   return product.map((value, i) => {
     let y = value + (use.bias ? bias[i % N]! : 0)
     y *= use.factor ? -1.75 : 1
+    y = use.activated ? f(y) : y
     y *= use.dropout ? mask[i]! : 1
     y *= use.through ? slope(pre[i]!) : 1
     return y + (use.residual ? residual[i]! : 0)
@@ -73,6 +75,7 @@ function epilogueOf({ N, bias, pre, residual }: Case, use: Parts, activation: Ac
   return {
     bias: use.bias ? vector(bias) : null,
     factor: use.factor ? -1.75 : 1,
+    activation: use.activated ? { name: activation, pre: null } : null,
     dropout: use.dropout ? drop : null,
     through: use.through ? { activation, pre: matrix(pre, N) } : null,
     residual: use.residual ? matrix(residual, N) : null,
@@ -112,6 +115,8 @@ export function declareEpilogues(): void {
       )
     },
   )
+
+  declareActivated()
 
   test('an output is written in place, over `pre`, over the residual or elsewhere', async () => {
     if (!onGpu()) return
@@ -168,11 +173,60 @@ export function declareEpilogues(): void {
     refused(() => ({ bias: tf.zeros([3]) }))
     refused(() => ({ residual: tf.zeros([3, 3]) }))
     refused(() => ({ output: tf.zeros([4]) }))
+    refused(() => ({ activation: { name: 'gelu', pre: tf.zeros([5]) } }))
     refused(() => ({ through: { activation: 'gelu', pre: tf.zeros([5]) } }))
   })
 
   declareBlocks()
   declareHalf()
+}
+
+/** What is stored is act of the value, and the value itself goes into a second tensor where one is given. */
+function declareActivated(): void {
+  const one: Parts = { activated: true, bias: true }
+  const all: Parts = { ...one, factor: true, dropout: true, through: true, residual: true }
+  const shapes = [
+    ['vec4s', 24, 20, 12, [one]],
+    ['odd sizes', 13, 7, 9, [all]],
+    ['many tiles', 700, 760, 8, [one]],
+    ['a split inner dimension', 6, 8, 1040, [one, all]],
+    ['a split inner dimension of odd sizes', 5, 7, 1031, [one, all]],
+  ] as const
+  test.each(shapes)('an activation after the product, %s', async (_, M, N, K, uses) => {
+    const given = makeCase(M, N, K)
+    for (const use of uses) {
+      const want = epilogueTruth(given, use)
+      await agree(() => multiply(given, epilogueOf(given, use)), want)
+      if (!onGpu()) continue
+      const { pre, y } = tf.tidy(() => {
+        const pre = emptyTensor<tf.Rank.R2>([M, N])
+        return { pre, y: multiply(given, { ...epilogueOf(given, use), activation: { name: 'gelu', pre } }) }
+      })
+      expect(worstError(await y.data(), want)).toBeLessThan(1e-5)
+      const before = epilogueTruth(given, { bias: use.bias, factor: use.factor })
+      expect(worstError(await pre.data(), before)).toBeLessThan(1e-5)
+      tf.dispose([pre, y])
+    }
+  })
+
+  test('a linear layer and its activation, with what was activated or without', async () => {
+    for (const name of ['gelu', 'relu', 'linear'] as const) {
+      const [N, M, K] = [9, 8, 12]
+      const [x, weight, bias] = [random(N * K), random(M * K), random(M)]
+      const product = matmulTruth(x, weight, { batch: 1, M: N, N: M, K }, false, true)
+      const u = product.map((value, i) => value + bias[i % M]!)
+      for (const kept of [true, false]) {
+        const [got, before] = tf.tidy(() => {
+          const made = linearActivated(name, matrix(x, K), matrix(weight, K), vector(bias), kept)
+          return [made.h, ...(made.u ? [made.u] : [])]
+        })
+        expect(worstError(await got!.data(), u.map(activationTruth[name]!))).toBeLessThan(1e-5)
+        expect(before !== undefined).toBe(kept)
+        if (before) expect(worstError(await before.data(), u)).toBeLessThan(1e-5)
+        tf.dispose([got!, before ?? []])
+      }
+    }
+  })
 }
 
 /** C linear layers by their definition. */

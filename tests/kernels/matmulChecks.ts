@@ -11,6 +11,7 @@ import { matmul } from '../../src/kernels/matmul.ts'
 import { replaceByReference } from '../../src/kernels/program.ts'
 import { TorchGenerator } from '../../src/random.ts'
 import { declareEpilogues, transposes } from './epilogues.ts'
+import { declareFedForward } from './fedForward.ts'
 import { matrix, random, values } from './harness.ts'
 import { matmulTruth, worstError } from './truth.ts'
 
@@ -39,6 +40,7 @@ export function declareMatmulTests(kind: BackendKind, { replaced = false, ...opt
       expect(tf.memory().numTensors, 'tensors left over').toBe(before)
     })
     declareEpilogues()
+    declareFedForward()
     if (replaced) return
     declareShapes()
     if (kind === 'webgpu') declareThresholds()

@@ -5,18 +5,18 @@
 import type * as tf from '@tensorflow/tfjs-core'
 import { activation, type Activation } from './activations.ts'
 import { emptyTensor } from './backend.ts'
-import { matmul, type Epilogue } from './matmul.ts'
+import { matmul, type Manner } from './matmul.ts'
 import { runsOwn } from './program.ts'
 import { columnSum } from './sum.ts'
 
-/** x [N,K], weight [M,K], bias [M] -> [N,M]; `epilogue` as in matmul.ts, on x Wᵀ + b. */
+/** x [N,K], weight [M,K], bias [M] -> [N,M]; `manner` as in matmul.ts, on x Wᵀ + b. */
 export function linear(
   x: tf.Tensor2D,
   weight: tf.Tensor2D,
   bias: tf.Tensor1D | null,
-  epilogue: Omit<Epilogue, 'bias'> = {},
+  manner: Omit<Manner, 'bias'> = {},
 ): tf.Tensor2D {
-  return matmul(x, weight, false, true, { ...epilogue, bias })
+  return matmul(x, weight, false, true, { ...manner, bias })
 }
 
 /**
@@ -29,22 +29,19 @@ export function linearActivated(
   weight: tf.Tensor2D,
   bias: tf.Tensor1D | null,
   kept: boolean,
+  inHalf = false,
 ): { u: tf.Tensor2D | null; h: tf.Tensor2D } {
   if (kept && !runsOwn('matmul')) {
-    const u = linear(x, weight, bias)
+    const u = linear(x, weight, bias, { inHalf })
     return { u, h: activation(name, u) }
   }
   const pre = kept ? emptyTensor<tf.Rank.R2>([x.shape[0], weight.shape[0]]) : null
-  return { u: pre, h: linear(x, weight, bias, { activation: { name, pre } }) }
+  return { u: pre, h: linear(x, weight, bias, { activation: { name, pre }, inHalf }) }
 }
 
-/** dy [N,M], weight [M,K] -> dx [N,K]; `epilogue` as in matmul.ts, on dx. */
-export function linearBackwardInput(
-  dy: tf.Tensor2D,
-  weight: tf.Tensor2D,
-  epilogue: Epilogue = {},
-): tf.Tensor2D {
-  return matmul(dy, weight, false, false, epilogue)
+/** dy [N,M], weight [M,K] -> dx [N,K]; `manner` as in matmul.ts, on dx. */
+export function linearBackwardInput(dy: tf.Tensor2D, weight: tf.Tensor2D, manner: Manner = {}): tf.Tensor2D {
+  return matmul(dy, weight, false, false, manner)
 }
 
 /** dy [N,M], x [N,K] -> dweight [M,K], in `output` where that is given (on webgpu). */

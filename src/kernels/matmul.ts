@@ -7,7 +7,7 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { activation, activationBackward } from './activations.ts'
-import { softwareVariants } from './backend.ts'
+import { hasExtension, softwareVariants } from './backend.ts'
 import { copyInto } from './copy.ts'
 import { dropout } from './dropout.ts'
 import { assertFits, endingOf, type Ending, type Epilogue } from './epilogue.ts'
@@ -19,6 +19,20 @@ import { onGpu, runsOwn } from './program.ts'
 
 export type { Epilogue } from './epilogue.ts'
 
+/** How a product is made, and what becomes of it. */
+export interface Manner extends Epilogue {
+  /**
+   * Elements are multiplied in half precision, and added in float32, where `multipliesInHalf`: for a matrix b that is not
+   * trained, and a not transposed. matmulTiled.ts says within what range.
+   */
+  inHalf?: boolean
+}
+
+/** Whether the open device can multiply in half precision: with shader-f16 and the kernels for GPUs. */
+export function multipliesInHalf(): boolean {
+  return runsOwn('matmul') && !softwareVariants() && hasExtension('f16')
+}
+
 /**
  * a [...,M,K] (or [...,K,M] with transposeA), b [...,K,N] (or [...,N,K] with transposeB) -> [...,M,N]. An int32 `b` holds
  * half precision: two values a word along its last dimension, see half.ts. Throws when ranks, leading dimensions or inner
@@ -29,12 +43,12 @@ export function matmul<T extends tf.Tensor>(
   b: T,
   transposeA = false,
   transposeB = false,
-  epilogue: Epilogue = {},
+  { inHalf = false, ...epilogue }: Manner = {},
 ): T {
   const product = productOf(a, b, transposeA, transposeB)
   const { M, N } = product
   const shape = [...a.shape.slice(0, -2), M, N]
-  if (runsOwn('matmul')) return run(product, epilogue, shape)
+  if (runsOwn('matmul')) return run(product, epilogue, shape, inHalf)
   return finish(epilogue, () => hostProduct<T>(a, floats(b), transposeA, transposeB))
 }
 
@@ -47,13 +61,15 @@ export function projections(
   weight: tf.Tensor2D,
   bias: tf.Tensor1D | null,
   C: number,
+  inHalf = false,
 ): tf.Tensor3D {
   const product = productOf(x, weight, false, true)
   const { M: N, N: columns } = product
   const M = columns / C
   if (!Number.isInteger(M)) throw new Error(`projections cannot part ${columns} columns into ${C}.`)
   if (runsOwn('matmul')) {
-    return run({ ...product, batch: C, N: M, sharedA: true, biasByItem: true }, { bias }, [C, N, M])
+    const items = { ...product, batch: C, N: M, sharedA: true, biasByItem: true }
+    return run(items, { bias }, [C, N, M], inHalf)
   }
   return tf.tidy(() => {
     const y = finish({ bias }, () => hostProduct(x, floats(weight), false, true))
@@ -66,10 +82,11 @@ export function projectionsBackwardInput(
   dy: tf.Tensor3D,
   weight: tf.Tensor2D,
   residual: tf.Tensor2D | null,
+  inHalf = false,
 ): tf.Tensor2D {
   const [C, N, M] = dy.shape
   const product = productOf(dy, weight, false, false, [N, C * M])
-  if (runsOwn('matmul')) return run({ ...product, block: M }, { residual }, [N, product.N])
+  if (runsOwn('matmul')) return run({ ...product, block: M }, { residual }, [N, product.N], inHalf)
   return tf.tidy(() => {
     const wide = tf.reshape(tf.transpose(dy, [1, 0, 2]), [N, C * M]) as tf.Tensor2D
     return finish({ residual }, () => hostProduct(wide, floats(weight), false, false))
@@ -95,12 +112,20 @@ function productOf(
     throw new Error(`matmul cannot multiply ${left} by ${right}: inner and leading dimensions must agree.`)
   }
   const batch = tf.util.sizeFromShape(leading)
-  return { a, b, transposeA, transposeB, batch, M, N, K, sharedA: false, biasByItem: false, block: null }
+  const lies = { sharedA: false, biasByItem: false, block: null, inHalf: false }
+  return { a, b, transposeA, transposeB, batch, M, N, K, ...lies }
 }
 
-/** One dispatch, or two where the inner dimension is split. */
-function run<T extends tf.Tensor>(product: Product, epilogue: Epilogue, shape: number[]): T {
-  const { batch, M, N, biasByItem } = product
+/** One dispatch, one more where the inner dimension is split, and one more for the scales of half precision. */
+function run<T extends tf.Tensor>(
+  whole: Product,
+  epilogue: Epilogue,
+  shape: number[],
+  wantsHalf: boolean,
+): T {
+  const { batch, M, N, biasByItem, transposeA, sharedA } = whole
+  const inHalf = wantsHalf && multipliesInHalf() && !transposeA && (batch === 1 || sharedA)
+  const product = { ...whole, inHalf }
   const ending = endingOf(epilogue, batch * M * N, biasByItem ? batch * N : N)
   const plan = softwareVariants() ? planPlain(product) : planTiled(product)
   const go = <T extends tf.Tensor>(ending: Ending, shape: number[]) =>

@@ -24,6 +24,8 @@ export interface Product {
   biasByItem: boolean
   /** a, not transposed and of one item, lies as [K/block,M,block]; null where it is a plain matrix. */
   block: number | null
+  /** Products of elements are made in half precision: b is [K,N] or [N,K] for all items, a is not transposed. */
+  inHalf: boolean
 }
 
 /** Partial results over parts of the inner dimension, `chunk` long but for the last. */
@@ -58,9 +60,9 @@ export function isHalf({ b }: Product): boolean {
 
 /** The part of a program's name that says how the operands lie. */
 export function layoutKey(product: Product): string {
-  const { transposeA, transposeB, block } = product
+  const { transposeA, transposeB, block, inHalf } = product
   const letters = `${transposeA ? 'T' : 'N'}${transposeB ? 'T' : 'N'}`
-  return `${letters}${block === null ? '' : ' blocks'}${isHalf(product) ? ' half' : ''}`
+  return `${letters}${block === null ? '' : ' blocks'}${isHalf(product) ? ' half' : ''}${inHalf ? ' f16' : ''}`
 }
 
 /**

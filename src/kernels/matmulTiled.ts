@@ -5,6 +5,12 @@
  * of 4. Whatever their order in memory, the invocations of a subgroup read neighbouring vec4s of workgroup memory:
  * operands that are contiguous along the inner dimension are kept as four columns of vec4s for that. Indices beyond the
  * edge are clamped to it and count as zero, so no element outside the matrices is read.
+ *
+ * In half precision (where the device has the extension f16) the tiles hold f16, four products at a time are made and
+ * added in f16, and those sums go to float32. Each row of a passes through multiplied by a power of two that brings its
+ * largest element between 4 and 8, so neither the smallest gradients nor the largest activations leave the range of f16;
+ * the result is divided by it again. b is taken as it is: what lies beyond ±65504 becomes that, and from ±2048 on sums of
+ * four products may become infinite.
  */
 import type * as tf from '@tensorflow/tfjs-core'
 import type { Ending } from './epilogue.ts'
@@ -20,6 +26,7 @@ import {
   type Split,
 } from './matmulForm.ts'
 import { runWorkgroups, type Kernel } from './program.ts'
+import { rowScale } from './rowScale.ts'
 
 /** The inner dimension of a step, as vec4s. */
 const quads = 4
@@ -49,14 +56,18 @@ export function runTiled<T extends tf.Tensor>(
   ending: Ending,
   shape: number[],
 ): T {
-  return runWorkgroups(
+  const { a, b, M, K, block, inHalf } = product
+  const scale = inHalf ? rowScale(a, M, K, block ?? K) : null
+  const result = runWorkgroups<T>(
     tiledKernel(product, plan.size, ending),
-    [product.a, product.b, ...ending.tensors],
+    [a, b, ...ending.tensors, ...(scale ? [scale] : [])],
     { ...valuesOf(product, plan), ...ending.values },
     shape,
     plan.tiles * plan.splits,
     ending.output,
   )
+  scale?.dispose()
+  return result
 }
 
 /** Which bindings are vec4s. */
@@ -69,7 +80,7 @@ interface Wide {
 const kernels = new Map<string, Kernel>()
 
 function tiledKernel(product: Product, size: number, ending: Ending): Kernel {
-  const { transposeA, transposeB, M, N, K, block } = product
+  const { transposeA, transposeB, M, N, K, block, inHalf } = product
   const wide = {
     a: (transposeA ? M : (block ?? K)) % 4 === 0,
     b: (transposeB ? K : N) % 4 === 0,
@@ -78,13 +89,16 @@ function tiledKernel(product: Product, size: number, ending: Ending): Kernel {
   const name = `matmulTiled ${size} ${layoutKey(product)} ${Object.values(wide)} ${ending.key}`
   let kernel = kernels.get(name)
   if (!kernel) {
+    const bound = components(product, ending, wide)
     kernel = {
       name,
-      inputs: ['a', 'b', ...ending.inputs],
+      inputs: ['a', 'b', ...ending.inputs, ...(inHalf ? ['scale'] : [])],
+      enable: inHalf ? ['f16'] : [],
       writes: ending.writes,
       uniforms: { ...uniforms, ...ending.uniforms },
       workgroupSize: (size * size) / 16,
-      ...components(product, ending, wide),
+      ...bound,
+      inputComponents: [...bound.inputComponents, ...(inHalf ? [1 as const] : [])],
       code: [
         loadCode(product, wide.a, wide.b),
         ending.code(wide.result),
@@ -108,6 +122,8 @@ interface Operand {
   /** WGSL that turns an inner index into an offset, and the distance of outer indices; where not `across`. */
   along: (k: string) => string
   stride: string
+  /** Its tile holds f16. */
+  half: boolean
 }
 
 function tiledCode(product: Product, wide: Wide, size: number): string {
@@ -120,6 +136,7 @@ function tiledCode(product: Product, wide: Wide, size: number): string {
     first: 'row',
     along: product.block === null ? (k) => k : jump,
     stride: 'uniforms.block',
+    half: product.inHalf,
   }
   const b: Operand = {
     name: 'b',
@@ -129,12 +146,13 @@ function tiledCode(product: Product, wide: Wide, size: number): string {
     first: 'column',
     along: (k) => k,
     stride: 'uniforms.K',
+    half: product.inHalf,
   }
   return `
 ${quadCode(a)}
 ${quadCode(b)}
-var<workgroup> aTile : array<vec4<f32>, ${tileLength(a, size)}>;
-var<workgroup> bTile : array<vec4<f32>, ${tileLength(b, size)}>;
+var<workgroup> aTile : array<${quadType(a)}, ${tileLength(a, size)}>;
+var<workgroup> bTile : array<${quadType(b)}, ${tileLength(b, size)}>;
 ${mainCode(a, b, wide.result, size)}`
 }
 
@@ -162,9 +180,7 @@ fn main(index : i32) {
         ${range(4)
           .map((k) => `let row${k} = ${rowOf(b, k)};`)
           .join('\n        ')}
-        ${range(4)
-          .flatMap((k) => range(4).map((i) => `c${i} += ${part(a, i, k)} * row${k};`))
-          .join('\n        ')}
+        ${sums(a).join('\n        ')}
       }
     }
     workgroupBarrier();
@@ -174,6 +190,7 @@ fn main(index : i32) {
     workgroupBarrier();
   }
   if (group >= count) { return; }
+  ${a.half ? range(4).map(unscale).join('\n  ') : ''}
   ${range(4)
     .map((i) => storeRow(i, wideResult))
     .join('\n  ')}
@@ -248,12 +265,17 @@ function spacing(size: number): { row: number; block: number } {
   return { row, block: 4 * row + 1 }
 }
 
+function quadType({ half }: Operand): string {
+  return half ? 'vec4<f16>' : 'vec4<f32>'
+}
+
 function tileLength({ across }: Operand, size: number): number {
   return across ? 4 * size : quads * spacing(size).block
 }
 
 /** How one invocation brings its share of a step's vec4s to workgroup memory. */
-function loadMoves({ name, wide, across, outer, first }: Operand, size: number) {
+function loadMoves(operand: Operand, size: number) {
+  const { name, wide, across, outer, first, half } = operand
   const threads = (size * size) / 16
   const each = range((4 * size) / threads)
   const { row, block } = spacing(size)
@@ -264,7 +286,8 @@ function loadMoves({ name, wide, across, outer, first }: Operand, size: number) 
       : [`${item} / 4`, `${item} % 4 * 4`]
     const to = across ? item : `${item} % 4 * ${block} + ${item} / 4 % 4 * ${row} + ${item} / 16`
     const last = across && wide ? `${outer} - 4` : `${outer} - 1`
-    return `let ${name}O${n} = min(${first} + ${o}, ${last}); let ${name}K${n} = ${k}; let ${name}To${n} = ${to};`
+    const scale = half && name === 'a' ? ` let aScale${n} = scale[aO${n}];` : ''
+    return `let ${name}O${n} = min(${first} + ${o}, ${last}); let ${name}K${n} = ${k}; let ${name}To${n} = ${to};${scale}`
   })
   return {
     places,
@@ -272,8 +295,28 @@ function loadMoves({ name, wide, across, outer, first }: Operand, size: number) 
     loads: each.map(
       (n) => `${name}Next${n} = ${name}Quad(${name}Start, ${name}O${n}, k + ${name}K${n}, end);`,
     ),
-    stores: each.map((n) => `${name}Tile[${name}To${n}] = ${name}Next${n};`),
+    stores: each.map((n) => `${name}Tile[${name}To${n}] = ${stored(operand, n)};`),
   }
+}
+
+/** What goes to workgroup memory of the `n`th vec4 that was loaded. */
+function stored({ name, half }: Operand, n: number): string {
+  const next = `${name}Next${n}`
+  if (!half) return next
+  return `vec4<f16>(${name === 'a' ? `${next} * aScale${n}` : `clamp(${next}, vec4<f32>(-65504.0), vec4<f32>(65504.0))`})`
+}
+
+/** Statements that add a step's four inner indices to each row of the 4x4. */
+function sums(a: Operand): string[] {
+  if (!a.half) return range(4).flatMap((k) => range(4).map((i) => `c${i} += ${part(a, i, k)} * row${k};`))
+  const products = (i: number) => range(4).map((k) => `${part(a, i, k)} * row${k}`)
+  return range(4).map((i) => `c${i} += vec4<f32>(${products(i).join(' + ')});`)
+}
+
+/** Row `i` of the 4x4 over its power of two, whose stored exponent and that of its inverse make 254. */
+function unscale(i: number): string {
+  const scale = `scale[min(row + y * 4 + ${i}, M - 1)]`
+  return `c${i} *= bitcast<f32>(0x7f000000u - bitcast<u32>(${scale}));`
 }
 
 /** The four vec4s that an invocation needs of an operand in step q. */
@@ -288,9 +331,10 @@ function tileReads({ name, across }: Operand, size: number): string[] {
 }
 
 /** Inner index `k` of what `tileReads` read of b, for its four outer indices. */
-function rowOf({ name, across }: Operand, k: number): string {
+function rowOf(operand: Operand, k: number): string {
+  const { name, across } = operand
   const elements = range(4).map((j) => `${name}${j}.${'xyzw'[k]}`)
-  return across ? `${name}${k}` : `vec4<f32>(${elements.join(', ')})`
+  return across ? `${name}${k}` : `${quadType(operand)}(${elements.join(', ')})`
 }
 
 /** The element of an operand at outer index `i` and inner index `k` of what `tileReads` read. */

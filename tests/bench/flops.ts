@@ -47,6 +47,7 @@ const others = [
   'addScaled',
   'bottleneckFold',
   'placesOf',
+  'rowScale',
   'columnSum',
   'copy',
   'crossEntropy',

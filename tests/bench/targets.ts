@@ -26,7 +26,7 @@ export interface Figures {
 
 const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`
 const times = (x: number) => `${x >= 100 ? Math.round(x) : x.toFixed(2)} ×`
-const batchArrays = ['input_ids', 'lengths', 'labels']
+const batchArrays = ['input_ids', 'padding', 'labels']
 
 /** The figures of a seq_bn step and of what surrounds it, each beside its target. */
 export function verdicts(figures: Figures): Verdict[] {

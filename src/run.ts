@@ -61,7 +61,7 @@ export async function* run(job: Job): AsyncGenerator<TrainEvent, Outcome, Wish> 
       validation: encoded(dataset.validation),
       ...(beside && { beside }),
     }
-    refuseOversize(base.roberta, setup, data.train, args)
+    refuseOversize(base.roberta, setup, data.train, args, adapter_drop?.mode === 'random')
     const room = { ...memoryAlone, openFile: openScratchFile }
     const result = yield* train(model, data, args, resume, adapter_drop, room)
     const { test, judged } = await judge(model, dataset.test, encoded(dataset.test), args)

@@ -96,8 +96,8 @@ export class Workbench {
     this.#closeAdapter()
     if (this.#base) disposeRoberta(this.#base.roberta)
     this.#base = base
-    const bytes = folder.weights.reduce((sum, { size }) => sum + size, 0)
     const { identity, config, rounded, notes } = base
+    const bytes = folder.weights.reduce((sum, { size }) => sum + size, 0)
     this.post({ type: 'model', base: identity, config, rounded, notes, bytes })
   }
 
@@ -138,11 +138,11 @@ export class Workbench {
   }
 
   async measure(command: Of<'measure'>): Promise<void> {
-    const { args, available, adapter_drop = null } = command
-    const setup = withDrop(await this.#planned(command), adapter_drop)
-    const sizes = plannedSizes(setup, args, taskOf(command), this.#mapped?.lengths ?? null)
-    const fit = this.#foresight.look(this.#model().roberta, sizes, available, !this.#busy)
-    this.post({ type: 'memory', fit })
+    const { args, available, adapter_drop: drop = null } = command
+    const setup = withDrop(await this.#planned(command), drop)
+    const sizes = plannedSizes(setup, args, taskOf(command), this.#mapped, drop?.mode === 'random')
+    const { roberta } = this.#model()
+    this.post({ type: 'memory', fit: this.#foresight.look(roberta, sizes, available, !this.#busy) })
   }
 
   async train({

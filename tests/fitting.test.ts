@@ -30,7 +30,14 @@ const args: TrainingArguments = {
   per_device_eval_batch_size: 32,
   max_length: 76,
 }
-const sizes: Sizes = { setup: setupOf(adapterOf('seq_bn')), args, lengths: [76], hidden: null }
+const sizes: Sizes = {
+  setup: setupOf(adapterOf('seq_bn')),
+  args,
+  lengths: [76],
+  hidden: null,
+  random: false,
+  texts: null,
+}
 
 /** Each remedy, taken, fits by itself, and it takes what was said of it. */
 function checkRemedies(roberta: Roberta, { remedies }: Fit, room: number): void {
@@ -116,7 +123,12 @@ function attempt(f: () => void): unknown {
 it('plans with what is known of the rows', async () => {
   const lengths = Int32Array.of(9, 30, 12, 11, 50)
   const plan = (task: Parameters<typeof plannedSizes>[2], known: Int32Array | null) =>
-    plannedSizes(sizes.setup, { ...args, max_length: 40 }, task, known)
+    plannedSizes(
+      sizes.setup,
+      { ...args, max_length: 40 },
+      task,
+      known && { lengths: known, dataset: { test: [] } },
+    )
   const none = { masked_lm: null, label_words: null }
   expect(plan(none, lengths).lengths).toEqual([40, 12])
   expect(plan(none, null).lengths).toEqual([40])
@@ -124,6 +136,21 @@ it('plans with what is known of the rows', async () => {
     lengths: [40],
     hidden: { label_words: 2 },
   })
+})
+
+it('counts the texts that are learnt from, as far as they are read', () => {
+  const short = { ...args, max_length: 40 }
+  const plan = (label_words: { words: string[] } | null, tests: number) =>
+    plannedSizes(
+      sizes.setup,
+      short,
+      { masked_lm: null, label_words },
+      { lengths: Int32Array.of(9, 30, 12, 11, 50), dataset: { test: new Array(tests) } },
+    )
+  expect(plan(null, 0).texts).toEqual({ count: 5, tokens: 102 })
+  expect(plan(null, 2).texts).toEqual({ count: 3, tokens: 51 })
+  expect(plan({ words: ['a', 'b'] }, 2).texts).toEqual({ count: 3, tokens: 120 })
+  expect(plannedSizes(sizes.setup, short, { masked_lm: null, label_words: null }, null).texts).toBeNull()
 })
 
 it('knows masked words, words for labels, several labels and numbers', async () => {

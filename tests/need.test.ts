@@ -18,6 +18,8 @@ interface Case {
   S: number
   args?: Partial<TrainingArguments>
   precision?: Precision
+  /** Layers without an adapter. */
+  leave_out?: number[]
 }
 
 const comparisons = ['head', 'bitfit', 'full'] as const
@@ -40,9 +42,18 @@ function adapterOf(name: string): AdapterConfig {
   return comparison ? { architecture: comparison } : presets.find((preset) => preset.name === name)!.config
 }
 
-/** Predicted bytes over the most that three real steps and an evaluation hold. */
-async function ratioOf({ config, adapter, B, S, args, precision }: Case): Promise<number> {
-  const { gpu, model } = await openEngine(config, adapterOf(adapter), precision)
+/** How a run went on a device that counts every buffer. */
+interface Ran {
+  /** Predicted bytes over the most that its steps and an evaluation hold. */
+  ratio: number
+  /** What is predicted to be kept outside the device, and whether so much memory, less `short`, was too little. */
+  features: number
+  tooLittle: boolean
+}
+
+async function ran({ config, adapter, B, S, args, precision, leave_out }: Case, short = 0): Promise<Ran> {
+  const own = { ...adapterOf(adapter), ...(leave_out && { leave_out }) }
+  const { gpu, model } = await openEngine(config, own, precision)
   const run: TrainingArguments = {
     ...trainingDefaults,
     max_tokens_per_batch: 0,
@@ -53,25 +64,33 @@ async function ratioOf({ config, adapter, B, S, args, precision }: Case): Promis
     eval_strategy: 'steps',
     ...args,
   }
-  const before = tf.memory()
-  const { need } = needOf(model.roberta, { setup: model.setup, args: run, lengths: [S], hidden: null })
-  expect(tf.memory().numTensors).toBe(before.numTensors)
-  expect(tf.memory().numBytes).toBe(before.numBytes)
-  const rows = (count: number) => ({
-    input_ids: Array.from({ length: count }, () => new Int32Array(S).fill(5)),
+  const rows = (count: number, word: number) => ({
+    input_ids: Array.from({ length: count }, (_, i) => new Int32Array(S).fill(word + i)),
     labels: Int32Array.from({ length: count }, (_, i) => i % 2),
   })
+  const learnt = rows(3 * B * run.gradient_accumulation_steps, 5)
+  const data = { train: learnt, validation: rows(run.per_device_eval_batch_size, 1000) }
+  const count = learnt.labels.length + data.validation.labels.length
+  const texts = { count, tokens: count * S }
+  const before = tf.memory()
+  const sizes = { setup: model.setup, args: run, lengths: [S] as [number], hidden: null }
+  const { need } = needOf(model.roberta, { ...sizes, random: false, texts })
+  expect(tf.memory().numTensors).toBe(before.numTensors)
+  expect(tf.memory().numBytes).toBe(before.numBytes)
   gpu.resetPeak()
-  const data = { train: rows(3 * B * run.gradient_accumulation_steps), validation: rows(B) }
-  for await (const { type } of train(model, data, run)) expect(type).not.toBe('')
-  return need.total / gpu.peakBytes
+  let tooLittle = false
+  const openFile = async () => ((tooLittle = true), null)
+  const room = { memoryBytes: need.features - short, openFile }
+  for await (const { type } of train(model, data, run, null, null, room)) expect(type).not.toBe('')
+  return { ratio: need.total / gpu.peakBytes, features: need.features, tooLittle }
 }
 
 /** The prediction must be within so much of the truth. */
-async function check(one: Case): Promise<void> {
-  const ratio = await ratioOf(one)
-  expect(ratio).toBeGreaterThan(0.9)
-  expect(ratio).toBeLessThan(1.1)
+async function check(one: Case): Promise<Ran> {
+  const found = await ran(one)
+  expect(found.ratio).toBeGreaterThan(0.9)
+  expect(found.ratio).toBeLessThan(1.1)
+  return found
 }
 
 describe('the predicted memory is within a tenth of what the run takes', () => {
@@ -107,6 +126,32 @@ describe('the predicted memory is within a tenth of what the run takes', () => {
       args,
       ...(precision && { precision }),
     })
+  })
+
+  const kept: [string, Omit<Case, 'config'>][] = [
+    ['a head alone', { adapter: 'head', B: 32, S: 128 }],
+    ['in parts', { adapter: 'head', B: 64, S: 128, args: { max_tokens_per_batch: 1024 } }],
+    ['seq_bn', { adapter: 'seq_bn', leave_out: [0, 1, 2, 3], B: 32, S: 128 }],
+    [
+      'in parts',
+      { adapter: 'seq_bn', leave_out: [0, 1], B: 64, S: 128, args: { max_tokens_per_batch: 1024 } },
+    ],
+    [
+      'lora, accumulated',
+      { adapter: 'lora', leave_out: [0, 1, 2], B: 16, S: 128, args: { gradient_accumulation_steps: 6 } },
+    ],
+    [
+      'a large evaluation',
+      { adapter: 'seq_bn', leave_out: [0, 1], B: 8, S: 64, args: { per_device_eval_batch_size: 64 } },
+    ],
+  ]
+  it.for(kept)('of a run that keeps features from pass to pass: %s', async ([, one]) => {
+    const args = { ...one.args, base_dropout: false, num_train_epochs: 2, max_steps: -1 }
+    expect(await check({ ...one, config: small, args })).toMatchObject({ tooLittle: false })
+    const short = await ran({ ...one, config: small, args }, 4)
+    expect(short.features).toBeGreaterThan(0)
+    expect(short.tooLittle).toBe(true)
+    if (!one.args) await check({ ...one, config: robertaBase, args })
   })
 
   it.for([

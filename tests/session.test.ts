@@ -344,7 +344,8 @@ describe('Session', () => {
 })
 
 describe('memory of the next run', () => {
-  const need = { total: 5e9, weights: 1e9, trained: 1e9, step: 3e9, evaluation: 1e9, largest: 1e8 }
+  const rest = { weights: 1e9, trained: 1e9, evaluation: 1e9, largest: 1e8, features: 0 }
+  const need = { total: 5e9, step: 3e9, ...rest }
   const change = { max_tokens_per_batch: 512, gradient_checkpointing: true }
   const fit = { need, problem: 'Too much.', remedies: [{ change, total: 2e9 }] }
 

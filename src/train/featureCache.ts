@@ -24,41 +24,73 @@ interface Row {
   offset: number
 }
 
+/** Which features of a text a run keeps. */
+export interface Features {
+  /** Layers that are computed once for a text. */
+  layers: number
+  /** Of the last hidden state only this vector is kept; null: the hidden states after `layers` layers. */
+  reading: Reading | null
+}
+
+/**
+ * What a run keeps; null where nothing can be kept: the base drops, or what trains or changes by chance stands in the
+ * lowest layer or below. `random`: AdapterDrop draws its layers.
+ */
+export function featuresOf(
+  { roberta, setup }: Model,
+  { base_dropout }: TrainingArguments,
+  random: boolean,
+): Features | null {
+  const { num_hidden_layers, hidden_dropout_prob, attention_probs_dropout_prob } = roberta.config
+  if (base_dropout && (hidden_dropout_prob > 0 || attention_probs_dropout_prob > 0)) return null
+  const layers = settledLayers(setup, num_hidden_layers, random)
+  if (layers === 0) return null
+  const readings = new Set(setup.active_heads.map((name) => readingOf(setup.heads[name]!)))
+  const [only] = layers === num_hidden_layers && readings.size === 1 ? readings : []
+  return { layers, reading: only ?? null }
+}
+
+/** Whether a batch begins with features at all. */
+export function hasFeatures({ reading }: Features, { targets }: HostBatch): boolean {
+  if (targets?.kind === 'masked_lm') return false
+  return reading !== 'label_word' || targets?.kind === 'label_words'
+}
+
+/** The features of a whole batch, [B,H] where one vector of each text is kept and else [B·S,H]; the caller's. */
+export function computeFeatures(model: Model, { layers, reading }: Features, host: HostBatch): tf.Tensor2D {
+  return tf.tidy(() => lowerLayers(model, uploadBatch(model.roberta.config, host), layers, reading))
+}
+
+/** The batch begun with its features `x`, which stay the caller's. */
+export function begunWith({ layers, reading }: Features, host: HostBatch, x: tf.Tensor2D): HostBatch {
+  return { ...(reading ? vectorsAlone(host) : host), start: { layers, x } }
+}
+
 export class FeatureCache {
   readonly #kept: KeptRows
   /** Where a batch is put together for the GPU: memory that is new each time costs more than the copy into it. */
   #desk = new Float32Array(0)
 
-  /** `reading`: of the last hidden state only this vector is kept; null: the hidden states after `layers` layers. */
   private constructor(
     readonly model: Model,
-    readonly layers: number,
-    readonly reading: Reading | null,
+    readonly features: Features,
     room: RowRoom,
   ) {
     this.#kept = new KeptRows(room)
   }
 
-  /**
-   * The cache of a run; null where nothing can be kept: the base drops, or what trains or changes by chance stands in the
-   * lowest layer or below. `random`: AdapterDrop draws its layers.
-   */
+  /** The cache of a run; null where `featuresOf` is. */
   static of(model: Model, args: TrainingArguments, random: boolean, room: RowRoom): FeatureCache | null {
-    const { roberta, setup } = model
-    const { num_hidden_layers, hidden_dropout_prob, attention_probs_dropout_prob } = roberta.config
-    if (args.base_dropout && (hidden_dropout_prob > 0 || attention_probs_dropout_prob > 0)) return null
-    const layers = settledLayers(setup, num_hidden_layers, random)
-    if (layers === 0) return null
-    const readings = new Set(setup.active_heads.map((name) => readingOf(setup.heads[name]!)))
-    const [only] = layers === num_hidden_layers && readings.size === 1 ? readings : []
-    return new FeatureCache(model, layers, only ?? null, room)
+    const features = featuresOf(model, args, random)
+    return features && new FeatureCache(model, features, room)
   }
 
   /** The batches, begun as far up as their features go; whoever calls this frees each `start.x`. */
   async begin(batches: HostBatch[]): Promise<HostBatch[]> {
     const begun: HostBatch[] = []
     try {
-      for (const host of batches) begun.push(this.#keeps(host) ? await this.#begun(host) : host)
+      for (const host of batches)
+        begun.push(hasFeatures(this.features, host) ? await this.#begun(host) : host)
     } catch (error) {
       disposeStarts(begun)
       throw error
@@ -72,34 +104,24 @@ export class FeatureCache {
     return this.#kept.close()
   }
 
-  #keeps({ targets }: HostBatch): boolean {
-    if (targets?.kind === 'masked_lm') return false
-    return this.reading !== 'label_word' || targets?.kind === 'label_words'
-  }
-
   /** A batch without a single kept text goes through the layers as it is; else those that are missing go by themselves. */
   async #begun(host: HostBatch): Promise<HostBatch> {
     const rows = this.#rowsOf(host)
     const missing = [...rows.keys()].filter((b) => !this.#kept.has(rows[b]!.key))
-    const above = this.reading ? vectorsAlone(host) : host
+    const { model, features } = this
     if (missing.length === rows.length) {
-      const x = this.#computed(host)
+      const x = computeFeatures(model, features, host)
       if (await this.#kept.hasRoom(Math.min(...rows.map(({ count }) => count)))) await this.#keep(x, rows)
-      return { ...above, start: { layers: this.layers, x } }
+      return begunWith(features, host, x)
     }
     let fresh: ReadonlyMap<string, Float32Array> = new Map()
     if (missing.length > 0) {
       const part = someRows(host, missing)
-      const x = this.#computed(part)
+      const x = computeFeatures(model, features, part)
       fresh = await this.#keep(x, this.#rowsOf(part))
       x.dispose()
     }
-    return { ...above, start: { layers: this.layers, x: this.#uploaded(rows, above, fresh) } }
-  }
-
-  #computed(host: HostBatch): tf.Tensor2D {
-    const { model, layers, reading } = this
-    return tf.tidy(() => lowerLayers(model, uploadBatch(model.roberta.config, host), layers, reading))
+    return begunWith(features, host, this.#uploaded(rows, features.reading ? { ...host, S: 1 } : host, fresh))
   }
 
   /** Each row's part of a batch's features, by its key; those that find room are kept. Frees x when it cannot be read. */
@@ -147,7 +169,7 @@ export class FeatureCache {
       const length = lengths[b]!
       const ids = input_ids.slice(b * S + first, b * S + first + length)
       const text = String.fromCharCode(...new Uint16Array(ids.buffer))
-      if (!this.reading) return { key: text, count: length * H, offset: first * H }
+      if (!this.features.reading) return { key: text, count: length * H, offset: first * H }
       const at = targets?.kind === 'label_words' ? targets.positions[b]! - b * S - first : 0
       return { key: `${at} ${text}`, count: H, offset: 0 }
     })

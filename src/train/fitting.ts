@@ -44,15 +44,19 @@ export function fitOf(
   return { need, problem, remedies: problem === null ? [] : remediesOf(roberta, sizes, available) }
 }
 
-/** Throws, on WebGPU, when a program would have to see more at once than this device lets it: with a batch that fits. */
+/**
+ * Throws, on WebGPU, when a program would have to see more at once than this device lets it: with a batch that fits.
+ * `random`: AdapterDrop draws its layers.
+ */
 export function refuseOversize(
   roberta: Roberta,
   setup: ModelSetup,
   train: Encoded,
   args: TrainingArguments,
+  random = false,
 ): void {
   if (openedDevice().backend !== 'webgpu') return
-  const { problem, remedies } = fitOf(roberta, sizesOf(setup, train, args), Infinity)
+  const { problem, remedies } = fitOf(roberta, sizesOf(setup, train, args, random), Infinity)
   if (problem === null) return
   const [first] = remedies
   const advice = first
@@ -66,15 +70,18 @@ export function sizesOf(
   setup: ModelSetup,
   { input_ids, masking, targets }: Encoded,
   args: TrainingArguments,
+  random: boolean,
 ): Sizes {
   const longest = input_ids.reduce((most, { length }) => Math.max(most, length), 1)
   const words = targets?.kind === 'label_words' ? { label_words: targets.words.length } : null
-  return { setup, args, lengths: [longest], hidden: masking ?? words }
+  const tokens = input_ids.reduce((sum, { length }) => sum + length, 0)
+  const texts = { count: input_ids.length, tokens }
+  return { setup, args, lengths: [longest], hidden: masking ?? words, random, texts }
 }
 
 /**
- * The same before anything is encoded: `lengths` are tokens of every row, null where no data is open. Batches of a middling
- * length stand beside the longest, since the pool keeps a little of each.
+ * The same before anything is encoded: `lengths` are tokens of every row, those of the test last; null where no data is
+ * open. Batches of a middling length stand beside the longest, since the pool keeps a little of each.
  */
 export function plannedSizes(
   setup: ModelSetup,
@@ -83,8 +90,10 @@ export function plannedSizes(
     masked_lm,
     label_words,
   }: { masked_lm: (MaskingArguments & { packing: unknown }) | null; label_words: { words: string[] } | null },
-  lengths: Int32Array | null,
+  mapped: { lengths: Int32Array; dataset: { test: unknown[] } } | null,
+  random = false,
 ): Sizes {
+  const lengths = mapped?.lengths
   const sorted = (lengths ?? new Int32Array(0)).toSorted()
   const cut = (length: number | undefined) =>
     Math.max(1, Math.min(args.max_length, length ?? args.max_length))
@@ -93,7 +102,10 @@ export function plannedSizes(
   const longest = whole ? args.max_length : cut(sorted.at(-1))
   const middle = whole ? longest : cut(sorted[sorted.length >> 1])
   const hidden = masked_lm ?? (label_words && { label_words: label_words.words.length })
-  return { setup, args, lengths: middle < longest ? [longest, middle] : [longest], hidden }
+  const learnt = mapped?.lengths.subarray(0, mapped.lengths.length - mapped.dataset.test.length)
+  const tokens = learnt?.reduce((sum, length) => sum + (whole ? longest : cut(length)), 0) ?? 0
+  const texts = learnt ? { count: learnt.length, tokens } : null
+  return { setup, args, lengths: middle < longest ? [longest, middle] : [longest], hidden, random, texts }
 }
 
 /** A change as the arguments name it. */

@@ -22,7 +22,9 @@ import { assemble, disposeRoberta, type Roberta } from '../model/roberta.ts'
 import type { Matrix } from '../model/ops.ts'
 import { Var } from '../model/tape.ts'
 import { rowsAtOnce, type TrainingArguments } from '../trainingArguments.ts'
+import { begunWith, computeFeatures, featuresOf, hasFeatures } from './featureCache.ts'
 import { passedByAlone } from './inPath.ts'
+import { memoryAlone } from './keptRows.ts'
 import { optimiserStep, savingOf } from './step.ts'
 import { settle } from './train.ts'
 
@@ -34,9 +36,13 @@ export interface Sizes {
   lengths: [number, ...number[]]
   /** With a masked-LM head: the share of the tokens that are hidden, or how many words answer for the classes. */
   hidden: { mlm_probability: number } | { label_words: number } | null
+  /** AdapterDrop draws its layers. */
+  random: boolean
+  /** The rows whose features are kept where they can be, and their tokens; null: not known. */
+  texts: { count: number; tokens: number } | null
 }
 
-/** Bytes on the device, the pool's free buffers included. */
+/** Bytes on the device, the pool's free buffers included, but for `features`. */
 export interface Need {
   /** The most at any time: at the start of the run, in a step, or in an evaluation. */
   total: number
@@ -50,6 +56,8 @@ export interface Need {
   evaluation: number
   /** The largest part of a buffer that one program has to see. */
   largest: number
+  /** Features that are kept from pass to pass outside the device, as far as there is room for them (keptRows.ts). */
+  features: number
 }
 
 /** What a run of `sizes` on the open device, which must be webgpu, will take, and which programs it will run. */
@@ -66,7 +74,7 @@ export function needOf(roberta: Roberta, sizes: Sizes): { need: Need; programs: 
       const end = steps(model, state, sizes, paper)
       const step = paper.peak
       paper.resetPeak()
-      evaluated(model, sizes)
+      evaluated(model, sizes, paper)
       const evaluation = paper.peak
       settle(model, end.p)
       tf.dispose([end.p, end.m, end.v])
@@ -77,6 +85,7 @@ export function needOf(roberta: Roberta, sizes: Sizes): { need: Need; programs: 
         step: step - standing,
         evaluation: evaluation - standing,
         largest: paper.largest,
+        features: featureBytes(model, sizes),
       }
       return { need, programs: paper.programs() }
     } finally {
@@ -127,8 +136,9 @@ function steps(model: Model, state: ReturnType<typeof adamwState>, sizes: Sizes,
   const [longest] = lengths
   lookedAt(model, fullBatch(model, sizes, rowsOf(model, sizes, longest), longest), args, paper)
   for (const S of [...lengths, longest]) {
-    const next = optimiserStep(model, state, microBatches(model, sizes, S), args, args.learning_rate, 0)
-    tf.dispose([next.loss, next.grad_norm])
+    const batches = begunBatches(model, sizes, microBatches(model, sizes, S), paper)
+    const next = optimiserStep(model, state, batches, args, args.learning_rate, 0)
+    tf.dispose([next.loss, next.grad_norm, ...startsOf(batches)])
     state = next.state
   }
   // As readings.ts reads the losses of several steps at once.
@@ -136,7 +146,8 @@ function steps(model: Model, state: ReturnType<typeof adamwState>, sizes: Sizes,
   return state
 }
 
-function evaluated(model: Model, sizes: Sizes): void {
+/** The run's evaluations begin with features, the test at its end does not. */
+function evaluated(model: Model, sizes: Sizes, paper: Paper): void {
   const { roberta, setup } = model
   const { per_device_eval_batch_size: B } = sizes.args
   const [longest] = sizes.lengths
@@ -146,7 +157,12 @@ function evaluated(model: Model, sizes: Sizes): void {
       if (batch.targets?.kind === 'masked_lm' && without === null) maskedScores(model, uploaded)
       else predict(model, uploaded, without)
     })
-  for (const S of sizes.lengths) run(fullBatch(model, sizes, B, S), null)
+  for (const S of sizes.lengths) {
+    const batch = fullBatch(model, sizes, B, S)
+    const begun = begunBatches(model, sizes, [batch], paper)
+    for (const one of new Set([...begun, batch])) run(one, null)
+    tf.dispose(startsOf(begun))
+  }
   const train = fullBatch(model, sizes, rowsOf(model, sizes, longest), longest)
   for (const name of passedByAlone(setup)) run(train, name)
 }
@@ -157,11 +173,41 @@ function rowsOf({ setup }: Model, { args }: Sizes, S: number): number {
   return Math.min(args.per_device_train_batch_size, rowsAtOnce(most, S))
 }
 
-/** The batches of one step; more than two take no more memory than two. */
+/** Batches as the run begins them: features are computed or uploaded for all of a step, and kept outside the device. */
+function begunBatches(
+  model: Model,
+  { args, random }: Sizes,
+  batches: HostBatch[],
+  paper: Paper,
+): HostBatch[] {
+  const features = featuresOf(model, args, random)
+  if (!features) return batches
+  return batches.map((host) => {
+    if (!hasFeatures(features, host)) return host
+    const x = computeFeatures(model, features, host)
+    paper.read(4 * x.size)
+    return begunWith(features, host, x)
+  })
+}
+
+function startsOf(batches: HostBatch[]): tf.Tensor[] {
+  return batches.flatMap(({ start }) => (start ? [start.x] : []))
+}
+
+/** Each text's features once, as far as there is room in memory; more of them go to a file. */
+function featureBytes(model: Model, { args, random, texts, hidden }: Sizes): number {
+  const features = featuresOf(model, args, random)
+  if (!features || !texts || (hidden && 'mlm_probability' in hidden)) return 0
+  const vectors = features.reading ? texts.count : texts.tokens
+  return Math.min(4 * vectors * model.roberta.config.hidden_size, memoryAlone.memoryBytes)
+}
+
+/** The batches of one step; more than two take no more memory than two, but for the features that they begin with. */
 function microBatches(model: Model, sizes: Sizes, S: number): HostBatch[] {
   const { per_device_train_batch_size: size, gradient_accumulation_steps: k } = sizes.args
   const rows = rowsOf(model, sizes, S)
-  const count = Math.min(k * Math.ceil(size / rows), 2)
+  const whole = k * Math.ceil(size / rows)
+  const count = featuresOf(model, sizes.args, sizes.random) ? whole : Math.min(whole, 2)
   const batch = fullBatch(model, sizes, rows, S)
   return Array.from({ length: count }, () => batch)
 }

@@ -42,7 +42,8 @@ async function run(
     // Shapes need not be the run's own.
     const planned = { ...args, per_device_train_batch_size: 2 }
     const standing = [tf.memory().numTensors, tf.memory().numBytes, gpuBytes()]
-    const { programs } = needOf(roberta, { setup: model.setup, args: planned, lengths: [20], hidden: null })
+    const rest = { hidden: null, random: false, texts: null }
+    const { programs } = needOf(roberta, { setup: model.setup, args: planned, lengths: [20], ...rest })
     const stopped = new AbortController()
     stopped.abort()
     expect(await warmUp(programs, stopped.signal)).toBe(0)

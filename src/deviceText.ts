@@ -1,21 +1,54 @@
 /** The device and its self-test in words, for a run's record and for the page. */
-import { openedDevice } from './kernels/backend.ts'
+import { deviceHas, openedDevice } from './kernels/backend.ts'
+import { extensions, type Extension } from './kernels/dialect.ts'
 import type { FamilyFailure } from './kernels/familyTest.ts'
 import type { Lack } from './kernels/limits.ts'
-import { onGpu, replacedFamilies, type KernelFamily } from './kernels/program.ts'
+import { kernelFamilies, onGpu, takenWays, type KernelFamily, type Way } from './kernels/program.ts'
 import type { DeviceTestReport } from './model/deviceTest.ts'
 import type { SelfTestReport } from './model/selfTest.ts'
 
-/** The device as a run keeps it, whether the base was rounded, and which kernels were not used. */
-export function deviceLine(rounded = false): string {
+/**
+ * The device as a run keeps it, whether the base was rounded, and which kernels went another way, with `test` also why.
+ */
+export function deviceLine(rounded = false, test: DeviceTestReport | null = null): string {
   const { backend, description, vendor, architecture, slow } = openedDevice()
   const name = description || [vendor, architecture].filter(Boolean).join(' ') || 'unnamed'
-  const replaced = onGpu() ? replacedFamilies() : []
   return [
     `${backend}: ${name}${slow ? ' (slow: not a GPU)' : ''}`,
     ...(rounded ? ['base in half precision'] : []),
-    ...(replaced.length > 0 ? [`slower way for ${listed(replaced.map((family) => words[family]))}`] : []),
+    ...(onGpu() ? otherWays(test) : []),
   ].join(', ')
+}
+
+/** “slower way for attention and sum (wrong numbers)”, for each way and reason. */
+function otherWays(test: DeviceTestReport | null): string[] {
+  const taken = takenWays()
+  const groups = new Map<string, KernelFamily[]>()
+  for (const family of kernelFamilies) {
+    const way = taken[family]
+    if (!way) continue
+    const key = `${lineWords[way]} for |${reasonOf(family, test)}`
+    groups.set(key, [...(groups.get(key) ?? []), family])
+  }
+  return [...groups].map(([key, families]) => {
+    const [way, reason] = key.split('|')
+    const which = families.length === kernelFamilies.length ? 'all kernels' : listed(wordsOf(families))
+    return `${way}${which}${reason}`
+  })
+}
+
+const lineWords: Record<Way, string> = {
+  extensions: 'extensions',
+  gpu: 'no extensions',
+  software: 'simpler kernels',
+  reference: 'slower way',
+}
+
+function reasonOf(family: KernelFamily, test: DeviceTestReport | null): string {
+  if (!test) return ''
+  if (test.lacks.some(({ families }) => families.includes(family))) return ' (too few buffers)'
+  const own = test.replaced.find((failure) => failure.family === family)
+  return own?.problem === 'refused' ? ' (did not run)' : ' (wrong numbers)'
 }
 
 /** Why a device that failed its test, or has not had it yet, is not trained on. */
@@ -26,15 +59,25 @@ export function failures(test: SelfTestReport | null): string {
 }
 
 /**
- * What runs the slower way on a device, and why: a sentence for each limit that it lacks, one for the kernels whose
- * numbers are wrong there and one for those that it does not run. Nothing where the test failed all the same.
+ * What runs another way on a device than it would elsewhere, and why: a sentence for each limit that it lacks, for each
+ * way that kernels went because of wrong numbers, and for each that they went because they do not run. Nothing where the
+ * test failed all the same.
  */
-export function slowerWays({ passed, lacks, replaced }: DeviceTestReport): string[] {
+export function slowerWays({ passed, lacks, replaced, others }: DeviceTestReport): string[] {
   if (!passed) return []
-  const groups = (['wrong', 'refused'] as const).map((kind) =>
-    replaced.filter(({ problem }) => problem === kind),
+  const half = replaced.filter(({ family }) => family === 'half')
+  const groups = (['gpu', 'software', 'reference'] as const).flatMap((way) =>
+    (['wrong', 'refused'] as const).map((kind) =>
+      replaced.filter(
+        ({ family, problem, instead }) => problem === kind && instead === way && family !== 'half',
+      ),
+    ),
   )
-  return [...lacks.map(lackText), ...groups.filter(({ length }) => length > 0).map(replacedText)]
+  return [
+    ...lacks.map(lackText),
+    ...[...groups, half].filter(({ length }) => length > 0).map(replacedText),
+    ...(others ? [othersText(others)] : []),
+  ]
 }
 
 const words: Record<KernelFamily, string> = {
@@ -51,6 +94,9 @@ const words: Record<KernelFamily, string> = {
   vocabulary: 'vocabulary loss',
   sum: 'sum',
   adamw: 'AdamW',
+  copy: 'copy',
+  half: 'half precision',
+  places: 'token position',
 }
 
 const limitWords: Record<Lack['limit'], string> = {
@@ -63,9 +109,29 @@ const limitWords: Record<Lack['limit'], string> = {
 
 const rightButSlower = 'numbers are right, training is slower.'
 
+const insteadWords: Record<Way, string> = {
+  extensions: 'the same kernels are used',
+  gpu: 'kernels without extensions are used',
+  software: 'simpler kernels are used',
+  reference: 'the slower way is used',
+}
+
 function replacedText(failed: FamilyFailure[]): string {
-  const did = failed[0]?.problem === 'wrong' ? 'gave wrong numbers' : 'did not run'
-  return `On this device the ${kernels(failed.map(({ family }) => family))} ${did}; the slower way is used instead: ${rightButSlower}`
+  const [{ family, problem, instead }] = failed as [FamilyFailure]
+  const did = problem === 'wrong' ? 'gave wrong numbers' : 'did not run'
+  const found = `On this device the ${kernels(failed.map(({ family }) => family))} ${did}`
+  if (family === 'half')
+    return `${found}; everything is kept in full precision instead: numbers are right, memory fills sooner.`
+  return `${found}${instead === 'gpu' ? ` with ${used()}` : ''}; ${insteadWords[instead]} instead: ${rightButSlower}`
+}
+
+function othersText(way: Way): string {
+  return `This device gave wrong numbers, and which kernel was wrong could not be found; ${insteadWords[way]} for everything: ${rightButSlower}`
+}
+
+/** The extensions of WGSL that the device has. */
+function used(): string {
+  return listed((Object.keys(extensions) as Extension[]).filter(deviceHas))
 }
 
 function lackText({ limit, has, wanted, families }: Lack): string {
@@ -77,7 +143,11 @@ function lackText({ limit, has, wanted, families }: Lack): string {
 
 /** “attention and sum kernels” */
 function kernels(families: KernelFamily[]): string {
-  return `${listed(families.map((family) => words[family]))} ${families.length > 1 ? 'kernels' : 'kernel'}`
+  return `${listed(wordsOf(families))} ${families.length > 1 ? 'kernels' : 'kernel'}`
+}
+
+function wordsOf(families: KernelFamily[]): string[] {
+  return families.map((family) => words[family])
 }
 
 function listed(items: string[]): string {

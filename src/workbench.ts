@@ -161,9 +161,10 @@ export class Workbench {
       const task = taskOf(rest)
       const own = this.#own(adapterName(name), adapter, head, task, dataset)
       const self_test = this.#test?.passed ? 'passed' : 'failed'
+      const device = deviceLine(base.rounded, this.#test)
       const record = newRecord(
         { id: runId, name, adapter, head: own.head, task, adapter_drop: adapter_drop ?? null, args, data },
-        { base: base.identity, id2label: dataset.id2label, device: deviceLine(base.rounded), self_test },
+        { base: base.identity, id2label: dataset.id2label, device, self_test },
       )
       if (assembly) record.assembly = assembly
       await this.#run(record, adapterName(name), null)
@@ -180,7 +181,7 @@ export class Workbench {
       const { history } = record
       history.step = history.step.filter(({ step }) => step <= checkpoint.step)
       history.evaluation = history.evaluation.filter(({ step }) => step <= checkpoint.step)
-      const device = deviceLine(this.#model().rounded)
+      const device = deviceLine(this.#model().rounded, this.#test)
       if (!record.device.endsWith(device)) record.device += `, then ${device}`
       record.self_test = this.#test?.passed ? 'passed' : 'failed'
       await this.#run(record, state.name, { step: checkpoint.step, state, tensors: checkpoint.tensors })

@@ -1,7 +1,7 @@
 /** What a device lacks, what runs the slower way on it, and the words for both; the kernels themselves in tests/gpu. */
 import { afterAll, describe, expect, it } from 'vitest'
 import { deviceLine, slowerWays } from '../src/deviceText.ts'
-import { openBackend, openedDevice, softwareVariants } from '../src/kernels/backend.ts'
+import { deviceVariants, openBackend, openedDevice } from '../src/kernels/backend.ts'
 import { failingFamilies } from '../src/kernels/familyTest.ts'
 import { lacks } from '../src/kernels/limits.ts'
 import { replaceByReference, replacedFamilies } from '../src/kernels/program.ts'
@@ -29,7 +29,7 @@ function open(changes: Partial<FakeGpu['limits']>) {
   return openBackend('webgpu', { gpu: gpu as unknown as GPU })
 }
 
-const passed: DeviceTestReport = { passed: true, checks: [], ms: 1, lacks: [], replaced: [] }
+const passed: DeviceTestReport = { passed: true, checks: [], ms: 1, lacks: [], replaced: [], others: null }
 
 afterAll(() => replaceByReference([]))
 
@@ -41,24 +41,24 @@ describe('limits', () => {
       maxComputeInvocationsPerWorkgroup: 256,
     })
     expect(lacks(openedDevice().limits)).toEqual([])
-    expect(softwareVariants()).toBe(false)
+    expect(deviceVariants()).toBe('gpu')
     expect(slowerWays(passed)).toEqual([])
   })
 
   it('too small for shared memory take the variants without it, and say so', async () => {
     await open({ maxComputeWorkgroupStorageSize: 8192 })
-    expect(softwareVariants()).toBe(true)
+    expect(deviceVariants()).toBe('software')
     const found = lacks(openedDevice().limits)
     expect(slowerWays({ ...passed, lacks: found })).toEqual([
       'This device allows 8192 bytes of memory to a workgroup (maxComputeWorkgroupStorageSize), and the fast kernels would take 16384; kernels without shared memory are used instead: numbers are right, training is slower.',
     ])
     await open({ maxComputeInvocationsPerWorkgroup: 128 })
-    expect(softwareVariants()).toBe(true)
+    expect(deviceVariants()).toBe('software')
   })
 
   it('of too few buffers to a program replace the families that would bind more, before the first test', async () => {
     await open({ maxStorageBuffersPerShaderStage: 7 })
-    expect(softwareVariants()).toBe(false)
+    expect(deviceVariants()).toBe('gpu')
     const report = await testDevice()
     expect(report.passed).toBe(false)
     expect(replacedFamilies()).toEqual(['attention', 'embedding'])
@@ -100,17 +100,17 @@ describe('a device test', () => {
     replaceByReference(['attention'])
     await openBackend('cpu')
     expect(await failingFamilies()).toEqual([])
-    expect(await testDevice()).toMatchObject({ passed: true, lacks: [], replaced: [] })
+    expect(await testDevice()).toMatchObject({ passed: true, lacks: [], replaced: [], others: null })
     expect(replacedFamilies()).toEqual([])
     expect(deviceLine()).toBe('cpu: JavaScript on the CPU (slow: not a GPU)')
   })
 
   it('says for people which kernels were wrong and which did not run', () => {
     const replaced: DeviceTestReport['replaced'] = [
-      { family: 'matmul', problem: 'wrong', detail: '' },
-      { family: 'sum', problem: 'refused', detail: '' },
-      { family: 'attention', problem: 'wrong', detail: '' },
-      { family: 'adamw', problem: 'wrong', detail: '' },
+      { family: 'matmul', problem: 'wrong', detail: '', instead: 'reference' },
+      { family: 'sum', problem: 'refused', detail: '', instead: 'reference' },
+      { family: 'attention', problem: 'wrong', detail: '', instead: 'reference' },
+      { family: 'adamw', problem: 'wrong', detail: '', instead: 'reference' },
     ]
     expect(slowerWays({ ...passed, replaced })).toEqual([
       'On this device the matrix product, attention and AdamW kernels gave wrong numbers; the slower way is used instead: numbers are right, training is slower.',

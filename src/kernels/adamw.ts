@@ -278,6 +278,7 @@ const nextP = (p: string, m: string, v: string) =>
     - uniforms.stepSize * (${m} / (sqrt(${v}) / uniforms.vScale + uniforms.eps))`
 
 const mKernel: RowKernel = {
+  family: 'adamw',
   name: 'adamw m',
   inputs: ['g', 'squares', 'grad_norm'],
   writes: ['grad_norm'],
@@ -292,6 +293,7 @@ const vKernel: RowKernel = {
 }
 
 const pKernel: RowKernel = {
+  family: 'adamw',
   name: 'adamw p',
   inputs: ['m', 'v'],
   uniforms,

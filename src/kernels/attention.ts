@@ -9,10 +9,9 @@
 import * as tf from '@tensorflow/tfjs-core'
 import { plainBackward, plainForward, type AttentionProgram } from './attentionPlain.ts'
 import { tiledBackward, tiledForward } from './attentionTiled.ts'
-import { softwareVariants } from './backend.ts'
 import { dropout, dropValues, type Drop } from './dropout.ts'
 import { matmul } from './matmul.ts'
-import { runElements, runsOwn, runWorkgroups, type Kernel } from './program.ts'
+import { runElements, runsOwn, runWorkgroups, softwareVariants, type Kernel } from './program.ts'
 import { aligned, viewOf } from './views.ts'
 
 /** Items, heads, and what scores are multiplied by. */
@@ -148,7 +147,7 @@ const programs = {
 const made = new Map<string, AttentionProgram>()
 
 function program(direction: 'forward' | 'backward', { D, drop, unit }: Call): AttentionProgram {
-  const variant = softwareVariants() || unit === 1 ? 'plain' : 'tiled'
+  const variant = softwareVariants('attention') || unit === 1 ? 'plain' : 'tiled'
   const key = `${variant} ${direction} ${D} ${drop !== null}`
   const found = made.get(key) ?? programs[variant][direction](D, drop !== null)
   made.set(key, found)

@@ -95,13 +95,13 @@ export function openedDevice(): DeviceReport {
   return opened
 }
 
-/** Whether to run the WGSL variants for software adapters (no barriers, large tiles), as a small GPU does too. */
-export function softwareVariants(): boolean {
-  return forSoftware
+/** Which WGSL variants the open device runs where there are two, if they are right there; see `wayOf`. */
+export function deviceVariants(): 'gpu' | 'software' {
+  return forSoftware ? 'software' : 'gpu'
 }
 
-/** Whether programs on the open device may use an extension of WGSL. */
-export function hasExtension(name: Extension): boolean {
+/** Whether the open device has an extension of WGSL. */
+export function deviceHas(name: Extension): boolean {
   return openedDevice().features.includes(extensions[name])
 }
 
@@ -192,6 +192,19 @@ function submitPending(backend: WebGPUBackend): void {
   const inside = backend as unknown as { commandEncoder: object | null; endComputePassEncoder(): void }
   inside.endComputePassEncoder()
   if (inside.commandEncoder) backend.submitQueue()
+}
+
+/**
+ * Does `work` without running anything on the GPU: its programs begin to be compiled, each a promise where tfjs keeps its
+ * pipelines. What it makes has no values. WebGPU only.
+ */
+export function compilingOnly(work: () => void): void {
+  tf.env().set('WEBGPU_ENGINE_COMPILE_ONLY', true)
+  try {
+    work()
+  } finally {
+    tf.env().set('WEBGPU_ENGINE_COMPILE_ONLY', false)
+  }
 }
 
 /** tfjs's current backend, which must be webgpu. */

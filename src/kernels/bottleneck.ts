@@ -8,7 +8,6 @@
 import * as tf from '@tensorflow/tfjs-core'
 import { activation, type Activation } from './activations.ts'
 import { scale } from './addScaled.ts'
-import { softwareVariants } from './backend.ts'
 import * as tiled from './bottleneckTiled.ts'
 import {
   chunkRows,
@@ -20,7 +19,7 @@ import {
 } from './bottleneckWeight.ts'
 import { layerNorm, layerNormBackward } from './layerNorm.ts'
 import { matmul } from './matmul.ts'
-import { runsOwn, runWorkgroups, type Kernel } from './program.ts'
+import { runsOwn, runWorkgroups, softwareVariants, type Kernel } from './program.ts'
 import { columnSum } from './sum.ts'
 import { aligned, viewOf } from './views.ts'
 
@@ -238,7 +237,7 @@ const widest = tiled.tile.columns
 
 /** Elsewhere, and on software adapters, where the programs' barriers are dear, other families' kernels do the same. */
 function fused(R: number): boolean {
-  return runsOwn('bottleneck') && !softwareVariants() && R <= widest
+  return runsOwn('bottleneck') && !softwareVariants('bottleneck') && R <= widest
 }
 
 const kernels = new Map<string, Kernel>()

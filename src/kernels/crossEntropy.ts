@@ -38,6 +38,7 @@ function targets(logits: tf.Tensor2D, labels: tf.Tensor1D, label_smoothing: numb
 
 /** One row of B examples: [dLogits | loss], the loss at `lossAt`. */
 const kernel: RowKernel = {
+  family: 'crossEntropy',
   name: 'crossEntropy',
   inputs: ['logits', 'labels'],
   uniforms: { C: 'int32', lossAt: 'int32', label_smoothing: 'float32' },

@@ -112,6 +112,7 @@ fn main(index : i32) {
 
 /** The words of a row come out of the table, in its own or half precision, or were gathered before. */
 const normKernel = (words: 'own' | 'half' | 'gathered'): RowKernel => ({
+  family: 'embedding',
   name: `embeddingNorm, words ${words}`,
   inputs: [...(words === 'gathered' ? ['words'] : ['words', 'ids']), ...aroundInputs],
   uniforms: { eps: 'float32' },

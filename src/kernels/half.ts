@@ -1,10 +1,11 @@
 /**
  * Half precision (IEEE 754 binary16) as storage: two values in one int32 word, the first in the low half, which WGSL
- * unpacks everywhere, with or without `shader-f16`. Sums over such values stay in float32.
+ * unpacks everywhere, with or without `shader-f16`. Sums over such values stay in float32. tfjs's own operations cannot
+ * take such words apart, so that where a device is wrong here nothing is packed: whoever packs asks `packs`.
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { uploadTensor, webgpuBackend } from './backend.ts'
-import { onGpu, runElements, type Kernel } from './program.ts'
+import { onGpu, runElements, runsOwn, type Kernel } from './program.ts'
 
 /**
  * values, an even number -> half as many words. Rounds to nearest, ties to even; what lies beyond ±65504 becomes
@@ -31,6 +32,11 @@ export function fromHalf(words: Int32Array): Float32Array {
   return values
 }
 
+/** Whether values may be held as halves: everything stays in float32 on a GPU that packs or unpacks them wrongly. */
+export function packs(): boolean {
+  return !onGpu() || runsOwn('half')
+}
+
 /** x int32 [...,n/2] as `toHalf` packs it -> float32 [...,n]. */
 export function halfToFloat<T extends tf.Tensor>(x: tf.Tensor): T {
   const shape = [...x.shape.slice(0, -1), 2 * (x.shape.at(-1) ?? 0)]
@@ -43,7 +49,7 @@ export function halfToFloat<T extends tf.Tensor>(x: tf.Tensor): T {
  * have, for zero. False off the GPU, where nothing is packed.
  */
 export async function unpacksExactly(): Promise<boolean> {
-  if (!onGpu()) return false
+  if (!onGpu() || !packs()) return false
   const words = Int32Array.from({ length: 1 << 15 }, (_, i) => (2 * i) | ((2 * i + 1) << 16))
   const packed = uploadTensor<tf.Rank.R1>(words, [words.length])
   const values = halfToFloat<tf.Tensor1D>(packed)

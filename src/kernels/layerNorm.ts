@@ -71,6 +71,7 @@ export const moments = (x: string) => `
   let rstd = 1.0 / sqrt(sumRow(squares) / f32(width) + uniforms.eps);`
 
 const forwardKernel: RowKernel = {
+  family: 'layerNorm',
   name: 'layerNorm',
   inputs: ['x', 'weight', 'bias'],
   uniforms: { eps: 'float32' },
@@ -83,6 +84,7 @@ const forwardKernel: RowKernel = {
 }
 
 const backwardKernel = (adds: boolean): RowKernel => ({
+  family: 'layerNorm',
   name: `layerNormBackward${adds ? ' + residual' : ''}`,
   inputs: ['dy', 'x', 'weight', ...(adds ? ['residual'] : [])],
   uniforms: { eps: 'float32' },
@@ -106,6 +108,7 @@ const backwardKernel = (adds: boolean): RowKernel => ({
 })
 
 const weightKernel: RowKernel = {
+  family: 'layerNorm',
   name: 'layerNormBackwardWeight',
   inputs: ['dy', 'x'],
   uniforms: { eps: 'float32' },

@@ -7,7 +7,6 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { activation, activationBackward } from './activations.ts'
-import { hasExtension, softwareVariants } from './backend.ts'
 import { copyInto } from './copy.ts'
 import { dropout } from './dropout.ts'
 import { assertFits, endingOf, type Ending, type Epilogue } from './epilogue.ts'
@@ -15,7 +14,7 @@ import { halfToFloat } from './half.ts'
 import { foldSplits, type Product } from './matmulForm.ts'
 import { planPlain, runPlain } from './matmulPlain.ts'
 import { planTiled, runTiled } from './matmulTiled.ts'
-import { onGpu, runsOwn } from './program.ts'
+import { hasExtension, onGpu, runsOwn, softwareVariants } from './program.ts'
 
 export type { Epilogue } from './epilogue.ts'
 
@@ -30,7 +29,7 @@ export interface Manner extends Epilogue {
 
 /** Whether the open device can multiply in half precision: with shader-f16 and the kernels for GPUs. */
 export function multipliesInHalf(): boolean {
-  return runsOwn('matmul') && !softwareVariants() && hasExtension('f16')
+  return runsOwn('matmul') && hasExtension('f16', 'matmul')
 }
 
 /**
@@ -127,7 +126,7 @@ function run<T extends tf.Tensor>(
   const inHalf = wantsHalf && multipliesInHalf() && !transposeA && (batch === 1 || sharedA)
   const product = { ...whole, inHalf }
   const ending = endingOf(epilogue, batch * M * N, biasByItem ? batch * N : N)
-  const plan = softwareVariants() ? planPlain(product) : planTiled(product)
+  const plan = softwareVariants('matmul') ? planPlain(product) : planTiled(product)
   const go = <T extends tf.Tensor>(ending: Ending, shape: number[]) =>
     'wide' in plan ? runPlain<T>(product, plan, ending, shape) : runTiled<T>(product, plan, ending, shape)
   if (plan.splits === 1) return go(ending, shape)

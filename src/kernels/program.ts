@@ -4,10 +4,10 @@
  * shapes. A value written into `code` must also be in `name`, which is the key; sizes belong in uniforms.
  */
 import * as tf from '@tensorflow/tfjs-core'
-import { webgpuBackend } from './backend.ts'
-import { asking, type Extension } from './dialect.ts'
+import { deviceHas, deviceVariants, webgpuBackend } from './backend.ts'
+import { asking, extensions, type Extension } from './dialect.ts'
 
-/** Kernels that stand or fall together: each family has a reference in plain tfjs operations beside it. */
+/** Kernels that stand or fall together: each family has a reference beside it, which needs no kernel of ours. */
 export const kernelFamilies = [
   'matmul',
   'attention',
@@ -22,9 +22,24 @@ export const kernelFamilies = [
   'vocabulary',
   'sum',
   'adamw',
+  'copy',
+  'half',
+  'places',
 ] as const
 
 export type KernelFamily = (typeof kernelFamilies)[number]
+
+/**
+ * The ways to run a family, from the fastest to the surest: its kernels for GPUs with what extensions of WGSL the device
+ * has, without extensions, those for software adapters, which share no memory within a workgroup, and its reference.
+ * A family of which a way has no kernels of its own runs those of the way before it.
+ */
+export const ways = ['extensions', 'gpu', 'software', 'reference'] as const
+
+export type Way = (typeof ways)[number]
+
+/** The way of each family that does not go the device's own. */
+export type TakenWays = Partial<Record<KernelFamily, Way>>
 
 /** One WGSL program. `code` defines `fn main(index : i32)`; it may use `result`, the inputs by name, `uniforms.x`. */
 export interface Kernel {
@@ -38,7 +53,7 @@ export interface Kernel {
   components?: 1 | 4
   /** The same for each input, where they differ from the result. */
   inputComponents?: (1 | 2 | 4)[]
-  /** Extensions that `code` uses; `hasExtension` says whether the device has them. */
+  /** Extensions that `code` uses; `hasExtension` says whether the family may. */
   enable?: Extension[]
   /** Inputs that `code` writes to: memory of their own, which no other input or the result is a part of. */
   writes?: string[]
@@ -46,7 +61,7 @@ export interface Kernel {
 
 const wgslTypes = { int32: 'i32', uint32: 'u32', float32: 'f32' }
 
-let replaced: ReadonlySet<KernelFamily> = new Set()
+let taken: TakenWays = {}
 
 /** Whether the current backend runs WGSL. */
 export function onGpu(): boolean {
@@ -55,17 +70,53 @@ export function onGpu(): boolean {
 
 /** Whether a family's own kernels run here; otherwise its operations take their reference. */
 export function runsOwn(family: KernelFamily): boolean {
-  return onGpu() && !replaced.has(family)
+  return onGpu() && wayOf(family) !== 'reference'
 }
 
-/** From now on these families, and no others, take their reference: on this device their kernels are wrong. */
+/** Whether a family runs its variants for software adapters (no barriers, large tiles) where it has two. */
+export function softwareVariants(family: KernelFamily): boolean {
+  return wayOf(family) === 'software'
+}
+
+/** Whether a family's programs may use an extension of WGSL. */
+export function hasExtension(name: Extension, family: KernelFamily): boolean {
+  return wayOf(family) === 'extensions' && deviceHas(name)
+}
+
+/** How a family runs on the open device, which must be webgpu. */
+export function wayOf(family: KernelFamily): Way {
+  return slower(deviceWay(), taken[family] ?? 'extensions')
+}
+
+/** The way that a family goes on the open device if nothing is wrong with it. */
+export function deviceWay(): Way {
+  if (deviceVariants() === 'software') return 'software'
+  return (Object.keys(extensions) as Extension[]).some(deviceHas) ? 'extensions' : 'gpu'
+}
+
+/** Whichever of two ways is the slower and surer. */
+export function slower(a: Way, b: Way): Way {
+  return ways.indexOf(a) > ways.indexOf(b) ? a : b
+}
+
+/** From now on families go the ways given here, and the device's own where there is none. */
+export function takeWays(given: TakenWays): void {
+  taken = { ...given }
+}
+
+/** The ways that were taken last. */
+export function takenWays(): TakenWays {
+  return taken
+}
+
+/** From now on these families, and no others, take their reference. */
 export function replaceByReference(families: Iterable<KernelFamily>): void {
-  replaced = new Set(families)
+  takeWays(Object.fromEntries([...families].map((family) => [family, 'reference'])))
 }
 
 /** Families that take their reference on a device that could run their kernels. */
 export function replacedFamilies(): KernelFamily[] {
-  return [...replaced]
+  return kernelFamilies.filter((family) => taken[family] === 'reference')
 }
 
 /** Dispatches `kernel` with one invocation per `invocations`; see `runWorkgroups`. */

@@ -13,6 +13,7 @@ export function rowScale(x: tf.Tensor, rows: number, width: number, block: numbe
 
 // Both exponents are stored with 127 added: that of the largest element and that of its scale make 254 + 2.
 const kernel: RowKernel = {
+  family: 'matmul',
   name: 'rowScale',
   inputs: ['x'],
   uniforms: { block: 'int32' },

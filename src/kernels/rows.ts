@@ -5,12 +5,12 @@
  * The grid is two-dimensional beyond 65,535 workgroups (tfjs's own softmax is wrong there).
  */
 import type * as tf from '@tensorflow/tfjs-core'
-import { hasExtension, softwareVariants } from './backend.ts'
-import { runWorkgroups, type Kernel } from './program.ts'
+import { hasExtension, runWorkgroups, softwareVariants, type Kernel, type KernelFamily } from './program.ts'
 
 /** A Kernel without its loop over rows: `code` sees `row`, `lane`, `LANES`, and sumRow() and maxRow() of all lanes. */
 export interface RowKernel {
   name: string
+  family: KernelFamily
   inputs: string[]
   /** Besides `rows` and `width`. */
   uniforms: Kernel['uniforms']
@@ -32,7 +32,7 @@ export function runRows<T extends tf.Tensor>(
   { rows, width }: { rows: number; width: number },
   output: tf.TensorInfo | null = null,
 ): T {
-  const variant = softwareVariants() ? 'alone' : hasExtension('subgroups') ? 'subgroups' : 'shared'
+  const variant = variantOf(kernel.family)
   const lanes = variant === 'alone' ? 1 : workgroupSize
   const built = build(kernel, variant, lanes)
   return runWorkgroups(
@@ -43,6 +43,11 @@ export function runRows<T extends tf.Tensor>(
     Math.ceil((rows * lanes) / workgroupSize),
     output,
   )
+}
+
+function variantOf(family: KernelFamily): keyof typeof reductions {
+  if (softwareVariants(family)) return 'alone'
+  return hasExtension('subgroups', family) ? 'subgroups' : 'shared'
 }
 
 function build(kernel: RowKernel, variant: keyof typeof reductions, lanes: number): Kernel {
@@ -99,7 +104,10 @@ fn ${name}(value : f32) -> f32 {
 }`
 }
 
-/** A subgroup is a run of the workgroup's invocations, which WGSL does not promise; the self-test sees where it is not. */
+/**
+ * A subgroup is a run of the workgroup's invocations, which WGSL does not promise: where it is not, the device's test
+ * finds wrong sums, and the families of these kernels go on without extensions.
+ */
 const bySubgroups = `
 var<workgroup> partial : array<f32, LANES>;
 ${foldedBySubgroups('sumRow', 'subgroupAdd', (a, b) => `${a} + ${b}`)}

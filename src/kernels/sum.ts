@@ -36,8 +36,9 @@ export function l2Norm(x: tf.Tensor): tf.Scalar {
   return tf.tidy(() => tf.sqrt(sumOfSquares(x)))
 }
 
-/** On webgpu: `sumOfSquares` in at most 256 parts, which have yet to be added up, by one dispatch. */
+/** `sumOfSquares` in at most 256 parts, which have yet to be added up; by one dispatch of ours. */
 export function squaresInParts(x: tf.Tensor): tf.Tensor1D {
+  if (!runsOwn('sum')) return tf.tidy(() => tf.reshape<tf.Rank.R1>(sumOfSquares(x), [1]))
   return foldRows(x, true, Math.min(256, Math.ceil(x.size / rowLength)))
 }
 
@@ -114,6 +115,7 @@ fn main(index : i32) {
 
 /** Each row summed up into one value. */
 const foldKernel = (squared: boolean): RowKernel => ({
+  family: 'sum',
   name: `sum${squared ? ' of squares' : ''}`,
   inputs: ['x'],
   uniforms: { size: 'int32' },

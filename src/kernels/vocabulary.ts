@@ -98,6 +98,7 @@ function hits(labels: tf.Tensor1D, first: number, width: number): tf.Tensor2D {
 }
 
 const sumsKernel: RowKernel = {
+  family: 'vocabulary',
   name: 'vocabulary sums',
   inputs: ['logits', 'labels'],
   uniforms: { first: 'int32' },

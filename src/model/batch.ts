@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs-core'
 import { assertIds } from '../kernels/embedding.ts'
 import { placesOf } from '../kernels/places.ts'
-import { onGpu } from '../kernels/program.ts'
+import { runsOwn } from '../kernels/program.ts'
 import { uploadTogether } from '../kernels/views.ts'
 import type { RobertaConfig, Targets } from '../config.ts'
 import { maxTokens } from './robertaConfig.ts'
@@ -97,7 +97,7 @@ function uploadRows(
     { data: input_ids, shape: [B * S] },
     { data: Int32Array.from(around), shape: [B, 2] },
     { data: labels, shape: [B] },
-    ...(onGpu() && counts ? [] : [{ data: position_ids, shape: [B * S] }]),
+    ...(runsOwn('places') && counts ? [] : [{ data: position_ids, shape: [B * S] }]),
   ]) as [tf.Tensor1D, tf.Tensor2D, tf.Tensor1D, tf.Tensor1D?]
   const made = places ?? placesOf(padding, S, pad_token_id)
   return { input_ids: ids, position_ids: made, padding, labels: own }

@@ -5,7 +5,7 @@
 import * as tf from '@tensorflow/tfjs-core'
 import type { RobertaConfig } from '../config.ts'
 import { uploadTensorInChunks } from '../kernels/backend.ts'
-import { toHalf, unpacksExactly } from '../kernels/half.ts'
+import { packs, toHalf, unpacksExactly } from '../kernels/half.ts'
 import { onGpu } from '../kernels/program.ts'
 import { uploadTogether } from '../kernels/views.ts'
 import type { Matrix } from './ops.ts'
@@ -131,7 +131,7 @@ function wantedShapes(
 
 /** null: nothing is packed, because of the device or because it is not wanted. */
 async function halvesOf(source: WeightSource, asked: Precision): Promise<Halves | null> {
-  if (asked === 'float32' || !onGpu()) return null
+  if (asked === 'float32' || !onGpu() || !packs()) return null
   const stored = (name: string) => source.dtype?.(name) === 'F16'
   const exact = asked === 'float16' || (source.names().some(stored) && (await unpacksExactly()))
   return { asked, stored, exact }

@@ -1,25 +1,27 @@
 /**
  * A check of the device in about a second, before it is trusted with a run: forward and gradients of a tiny RoBERTa
- * with each adapter method against values stored from the Python library (tests/parity/self_test.py), and the tfjs
- * paths that are known to give silently wrong numbers.
+ * with two adapter methods against values stored from the Python library (tests/parity/self_test.py), what a run computes
+ * besides, and the tfjs paths that are known to give silently wrong numbers. No family of kernels is left out: one that
+ * gives wrong numbers fails a check. All programs are compiled beside each other first.
  */
-import * as tf from '@tensorflow/tfjs-core'
 import { classificationHead, type AdapterConfig, type TensorMap } from '../config.ts'
+import { runChecks, type DeviceCheck, type Verdict } from '../kernels/deviceChecks.ts'
 import { refusalsThrown } from '../kernels/refusals.ts'
-import { checkTraps } from '../kernels/traps.ts'
+import { stepChecks } from '../kernels/stepChecks.ts'
+import { trapChecks } from '../kernels/traps.ts'
 import { seqBn } from '../methods/bottleneck.ts'
 import { loraConfig } from '../methods/lora.ts'
-import { disposeBatch, uploadBatch } from './batch.ts'
+import { uploadBatch } from './batch.ts'
 import { loadRoberta, type WeightSource } from './loadRoberta.ts'
 import { createModel, disposeModel, lossAndGradient, predict, singleSetup, type Model } from './model.ts'
 import { unflatten } from './params.ts'
-import { disposeRoberta, type Roberta } from './roberta.ts'
+import { disposeRoberta } from './roberta.ts'
 import { parseRobertaConfig } from './robertaConfig.ts'
 import stored from './selfTest.json'
 
 export interface SelfTestReport {
   passed: boolean
-  checks: { name: string; ok: boolean; detail: string }[]
+  checks: Verdict[]
   /** How long it took. */
   ms: number
 }
@@ -32,44 +34,52 @@ const tolerance = { logits: 1e-4, gradient: 5e-4 }
 /** Runs every check on the current backend; reports what goes wrong, and never throws. */
 export async function selfTest(): Promise<SelfTestReport> {
   const started = performance.now()
-  const checks = await refusalsThrown(runChecks).catch((error: unknown) => [
+  const checks = await refusalsThrown(allChecks).catch((error: unknown) => [
     { name: 'running the checks', ok: false, detail: error instanceof Error ? error.message : String(error) },
   ])
   return { passed: checks.every(({ ok }) => ok), checks, ms: performance.now() - started }
 }
 
-async function runChecks(): Promise<SelfTestReport['checks']> {
+async function allChecks(): Promise<Verdict[]> {
   const config = parseRobertaConfig(JSON.stringify(stored.config))
   const { roberta } = await loadRoberta(config, storedWeights(), null)
-  const checks: SelfTestReport['checks'] = []
-  for (const one of stored.cases) checks.push(...(await checkCase(roberta, one)))
-  disposeRoberta(roberta)
-  return [...checks, ...(await checkTraps())]
+  const models = stored.cases.map((one) =>
+    createModel(
+      roberta,
+      singleSetup('t', adapterOf(one.method), classificationHead(3)),
+      hostTensors(one.tensors),
+    ),
+  )
+  try {
+    const cases = stored.cases.map((one, i) => checkOf(models[i]!, one))
+    return await runChecks([...cases, ...stepChecks(), ...trapChecks()])
+  } finally {
+    models.forEach(disposeModel)
+    disposeRoberta(roberta)
+  }
 }
 
-async function checkCase(roberta: Roberta, one: Case): Promise<SelfTestReport['checks']> {
-  const tensors = hostTensors(one.tensors)
-  const model = createModel(roberta, singleSetup('t', adapterOf(one.method), classificationHead(3)), tensors)
+function checkOf(model: Model, one: Case): DeviceCheck {
+  const { config } = model.roberta
   const [B, S] = [stored.input_ids.length, stored.input_ids[0]!.length]
   const input_ids = Int32Array.from(stored.input_ids.flat())
-  const batch = uploadBatch(roberta.config, {
-    B,
-    S,
-    input_ids,
-    attention_mask: input_ids.map((id) => Number(id !== roberta.config.pad_token_id)),
-    labels: Int32Array.from(stored.labels),
-  })
-  const { logits } = predict(model, batch)
-  const { loss, gradient } = lossAndGradient(model, batch, null, 0)
-  const forward = Math.max(worst(await logits.data(), one.logits), worst(await loss.data(), [one.loss]))
-  const backward = worstGradient(model, Float32Array.from(await gradient.data()), one)
-  tf.dispose([logits, loss, gradient])
-  disposeBatch(batch)
-  disposeModel(model)
-  return [
-    verdict(`${one.method} forward`, forward, tolerance.logits),
-    verdict(`${one.method} gradients`, backward, tolerance.gradient),
-  ]
+  const attention_mask = input_ids.map((id) => Number(id !== config.pad_token_id))
+  const host = { B, S, input_ids, attention_mask, labels: Int32Array.from(stored.labels) }
+  const make = () => {
+    const batch = uploadBatch(config, host)
+    const { logits } = predict(model, batch)
+    const { loss, gradient } = lossAndGradient(model, batch, null, 0)
+    return [logits, loss, gradient]
+  }
+  const judge = ([logits = new Float32Array(), loss = new Float32Array(), gradient]: Float32Array[]) => {
+    const forward = Math.max(worst(logits, one.logits), worst(loss, [one.loss]))
+    const backward = worstGradient(model, gradient ?? new Float32Array(), one)
+    return [
+      verdict(`${one.method} forward`, forward, tolerance.logits),
+      verdict(`${one.method} gradients`, backward, tolerance.gradient),
+    ]
+  }
+  return { make, judge }
 }
 
 function adapterOf(method: string): AdapterConfig {
@@ -99,7 +109,7 @@ function worst(values: ArrayLike<number>, expected: ArrayLike<number>): number {
   return found
 }
 
-function verdict(name: string, difference: number, limit: number): SelfTestReport['checks'][number] {
+function verdict(name: string, difference: number, limit: number): Verdict {
   return {
     name,
     ok: difference <= limit,

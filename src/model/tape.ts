@@ -5,7 +5,7 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { addScaled } from '../kernels/addScaled.ts'
-import { floatToHalf, halfToFloat } from '../kernels/half.ts'
+import { floatToHalf, halfToFloat, packs } from '../kernels/half.ts'
 
 /**
  * A tensor in the walk. `trained`: a gradient must reach it. `leaf`: its tensor is not the tape's to free. Where the tape
@@ -135,7 +135,8 @@ export class Tape {
     if (readers > 0) return
     const { halves } = this.keeping
     const fits = tensor.dtype === 'float32' && (tensor.shape.at(-1) ?? 1) % 2 === 0
-    if (halves && fits && tensor.size >= halvedFrom) this.#halved.set(tensor.id, tf.keep(floatToHalf(tensor)))
+    if (halves && packs() && fits && tensor.size >= halvedFrom)
+      this.#halved.set(tensor.id, tf.keep(floatToHalf(tensor)))
     else tf.keep(tensor)
   }
 

@@ -1,10 +1,11 @@
 /** What a device lacks, what runs the slower way on it, and the words for both; the kernels themselves in tests/gpu. */
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it, vi } from 'vitest'
 import { deviceLine, slowerWays } from '../src/deviceText.ts'
+import { openTested } from '../src/headless/node.ts'
 import { deviceVariants, openBackend, openedDevice } from '../src/kernels/backend.ts'
 import { failingFamilies } from '../src/kernels/familyTest.ts'
 import { lacks } from '../src/kernels/limits.ts'
-import { replaceByReference, replacedFamilies } from '../src/kernels/program.ts'
+import { replaceByReference, replacedFamilies, takenWays } from '../src/kernels/program.ts'
 import { classificationHead } from '../src/config.ts'
 import { loadRoberta } from '../src/model/loadRoberta.ts'
 import { createModel, singleSetup } from '../src/model/model.ts'
@@ -117,5 +118,17 @@ describe('a device test', () => {
       'On this device the sum kernel did not run; the slower way is used instead: numbers are right, training is slower.',
     ])
     expect(slowerWays({ ...passed, passed: false, replaced })).toEqual([])
+  })
+})
+
+describe('the headless runner', () => {
+  it('tests a GPU before it computes on it, and stops where its numbers are wrong', async () => {
+    vi.doMock('webgpu', () => ({ create: () => new FakeGpu(), globals: {} }))
+    const said: string[] = []
+    await expect(openTested('webgpu', (text) => said.push(text))).rejects.toThrow(
+      /^Nothing can be computed here: this device computes wrong numbers in seq_bn forward/,
+    )
+    expect(said).toEqual(['webgpu: executes nothing'])
+    expect(takenWays()).toEqual({})
   })
 })

@@ -5,9 +5,11 @@ import { readFile, readdir, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { basename, dirname, join, relative } from 'node:path'
 import type { Source } from '../data/parse.ts'
+import { failures, slowerWays } from '../deviceText.ts'
 import type { NamedBytes } from '../io/import.ts'
 import type { ModelFolder } from '../io/modelFolder.ts'
 import { openBackend, type BackendKind, type DeviceReport } from '../kernels/backend.ts'
+import { testDevice, type DeviceTestReport } from '../model/deviceTest.ts'
 
 const require = createRequire(import.meta.url)
 
@@ -24,6 +26,23 @@ export async function openNodeBackend(kind: BackendKind): Promise<DeviceReport> 
   const { create, globals } = await import('webgpu')
   Object.assign(globalThis, globals)
   return openBackend(kind, { gpu: create([]), onLost: fail, onError: fail })
+}
+
+/**
+ * Opens a backend, says which, and tests it where it is a GPU's; what runs the slower way there is said too. Throws one
+ * sentence where the GPU computes wrong numbers all the same.
+ */
+export async function openTested(
+  kind: BackendKind,
+  tell: (text: string) => void,
+): Promise<DeviceTestReport | null> {
+  const { backend, description } = await openNodeBackend(kind)
+  tell(`${backend}: ${description}`)
+  if (kind !== 'webgpu') return null
+  const test = await testDevice()
+  if (!test.passed) throw new Error(`Nothing can be computed here: ${failures(test)}`)
+  slowerWays(test).forEach(tell)
+  return test
 }
 
 /** A model folder on disk; the weights stay there and are read piece by piece. */

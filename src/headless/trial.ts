@@ -17,6 +17,7 @@ import {
 } from '../data/dataset.ts'
 import { maskingDefaults } from '../data/masking.ts'
 import { parseSources, type Table } from '../data/parse.ts'
+import { deviceLine } from '../deviceText.ts'
 import { adapterName } from '../io/adapterKeys.ts'
 import { fusionsIn } from '../io/setup.ts'
 import { readZip } from '../io/zip.ts'
@@ -25,6 +26,7 @@ import { dynamicFusion, staticFusion } from '../methods/fusion.ts'
 import { trainingWarnings } from '../methods/reft.ts'
 import { childConfigs, parsePreset } from '../methods/registry.ts'
 import { parseSetup } from '../methods/setupText.ts'
+import type { DeviceTestReport } from '../model/deviceTest.ts'
 import type { Precision } from '../model/loadRoberta.ts'
 import { summaryText } from '../model/params.ts'
 import { parseRobertaConfig } from '../model/robertaConfig.ts'
@@ -38,7 +40,7 @@ import type { TrainEvent } from '../train/train.ts'
 import { combine, loadAdapters } from './combine.ts'
 import { dumpBatch } from './dump.ts'
 import { helpText, parseFields, trainingOf, type Values } from './fields.ts'
-import { openModelDir, openNodeBackend, openSources, readPart } from './node.ts'
+import { openModelDir, openSources, openTested, readPart } from './node.ts'
 
 const exportForms: ExportForm[] = ['adapter', 'full_model', 'onnx', 'python']
 
@@ -66,8 +68,7 @@ async function main(argv: string[]): Promise<void> {
   const transformer = required(values, 'transformer')
   if (values.summary) return printSummary(values, transformer)
   if (values.merge !== null || (values.average as string[]).length > 0) return combine(values, transformer)
-  const report = await openNodeBackend(values.backend as BackendKind)
-  progress(`${report.backend}: ${report.description}`)
+  const tested = await openTested(values.backend as BackendKind, progress)
   if (values.dump !== null || values.batch !== null)
     return dumpBatch(
       transformer,
@@ -75,10 +76,10 @@ async function main(argv: string[]): Promise<void> {
       required(values, 'batch'),
       required(values, 'dump'),
     )
-  await trial(values, transformer, `${report.backend}: ${report.description}`)
+  await trial(values, transformer, tested)
 }
 
-async function trial(values: Values, transformer: string, device: string): Promise<void> {
+async function trial(values: Values, transformer: string, tested: DeviceTestReport | null): Promise<void> {
   if (values.output_dir !== null) await mkdir(String(values.output_dir), { recursive: true })
   const adapter = parsePreset(String(values.adapter))
   const args = trainingOf(values, adapter)
@@ -118,7 +119,9 @@ async function trial(values: Values, transformer: string, device: string): Promi
     printEnd(value, history)
     const data = { names: tables.map((table) => table.name), mapping, split, roles }
     const outcome = { status: reason, test, best_step, history, id2label: dataset.id2label }
-    const origin = { base: base.identity, device, self_test: 'not run' as const, data, created: Date.now() }
+    const device = deviceLine(base.precision, tested)
+    const self_test = tested ? ('passed' as const) : ('not run' as const)
+    const origin = { base: base.identity, device, self_test, data, created: Date.now() }
     const record: KeptRun = {
       id: name,
       name,

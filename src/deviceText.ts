@@ -32,7 +32,7 @@ function otherWays(test: DeviceTestReport | null): string[] {
   }
   return [...groups].map(([key, families]) => {
     const [way, reason] = key.split('|')
-    const which = families.length === kernelFamilies.length ? 'all kernels' : listed(wordsOf(families))
+    const which = families.length === kernelFamilies.length ? 'everything' : listed(wordsOf(families))
     return `${way}${which}${reason}`
   })
 }
@@ -48,7 +48,8 @@ function reasonOf(family: KernelFamily, test: DeviceTestReport | null): string {
   if (!test) return ''
   if (test.lacks.some(({ families }) => families.includes(family))) return ' (too few buffers)'
   const own = test.replaced.find((failure) => failure.family === family)
-  return own?.problem === 'refused' ? ' (did not run)' : ' (wrong numbers)'
+  if (!own) return ' (self-test failed)'
+  return own.problem === 'refused' ? ' (did not run)' : ' (wrong numbers)'
 }
 
 /** Why a device that failed its test, or has not had it yet, is not trained on. */
@@ -126,7 +127,7 @@ function replacedText(failed: FamilyFailure[]): string {
 }
 
 function othersText(way: Way): string {
-  return `This device gave wrong numbers, and which kernel was wrong could not be found; ${insteadWords[way]} for everything: ${rightButSlower}`
+  return `This device failed its self-test, and which kernel was to blame could not be found; ${insteadWords[way]} for everything: ${rightButSlower}`
 }
 
 /** The extensions of WGSL that the device has. */

@@ -5,7 +5,13 @@ import { openTested } from '../src/headless/node.ts'
 import { deviceVariants, openBackend, openedDevice } from '../src/kernels/backend.ts'
 import { failingFamilies } from '../src/kernels/familyTest.ts'
 import { lacks } from '../src/kernels/limits.ts'
-import { replaceByReference, replacedFamilies, takenWays } from '../src/kernels/program.ts'
+import {
+  kernelFamilies,
+  replaceByReference,
+  replacedFamilies,
+  takenWays,
+  takeWays,
+} from '../src/kernels/program.ts'
 import { classificationHead } from '../src/config.ts'
 import { loadRoberta } from '../src/model/loadRoberta.ts'
 import { createModel, singleSetup } from '../src/model/model.ts'
@@ -118,6 +124,26 @@ describe('a device test', () => {
       'On this device the sum kernel did not run; the slower way is used instead: numbers are right, training is slower.',
     ])
     expect(slowerWays({ ...passed, passed: false, replaced })).toEqual([])
+  })
+
+  it('says in a run which way each kernel went, and why', async () => {
+    await open({ maxStorageBuffersPerShaderStage: 7 })
+    const found = lacks(openedDevice().limits)
+    const replaced: DeviceTestReport['replaced'] = [
+      { family: 'matmul', problem: 'refused', detail: '', instead: 'software' },
+      { family: 'sum', problem: 'wrong', detail: '', instead: 'gpu' },
+    ]
+    takeWays({ attention: 'reference', embedding: 'reference', matmul: 'software', sum: 'gpu' })
+    const report = { ...passed, lacks: found, replaced }
+    expect(deviceLine('float32', report)).toBe(
+      'webgpu: executes nothing, simpler kernels for matrix product (did not run), slower way for attention and embedding (too few buffers), no extensions for sum (wrong numbers)',
+    )
+    takeWays(Object.fromEntries(kernelFamilies.map((family) => [family, 'software'])))
+    expect(deviceLine('float32', { ...passed, others: 'software' })).toBe(
+      'webgpu: executes nothing, simpler kernels for everything (self-test failed)',
+    )
+    takeWays({})
+    expect(deviceLine('float32', passed)).toBe('webgpu: executes nothing')
   })
 })
 

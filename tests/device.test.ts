@@ -135,15 +135,15 @@ describe('a device test', () => {
     ]
     takeWays({ attention: 'reference', embedding: 'reference', matmul: 'software', sum: 'gpu' })
     const report = { ...passed, lacks: found, replaced }
-    expect(deviceLine('float32', report)).toBe(
+    expect(deviceLine(false, report)).toBe(
       'webgpu: executes nothing, simpler kernels for matrix product (did not run), slower way for attention and embedding (too few buffers), no extensions for sum (wrong numbers)',
     )
     takeWays(Object.fromEntries(kernelFamilies.map((family) => [family, 'software'])))
-    expect(deviceLine('float32', { ...passed, others: 'software' })).toBe(
+    expect(deviceLine(false, { ...passed, others: 'software' })).toBe(
       'webgpu: executes nothing, simpler kernels for everything (self-test failed)',
     )
     takeWays({})
-    expect(deviceLine('float32', passed)).toBe('webgpu: executes nothing')
+    expect(deviceLine(false, passed)).toBe('webgpu: executes nothing')
   })
 })
 

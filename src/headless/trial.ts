@@ -119,7 +119,7 @@ async function trial(values: Values, transformer: string, tested: DeviceTestRepo
     printEnd(value, history)
     const data = { names: tables.map((table) => table.name), mapping, split, roles }
     const outcome = { status: reason, test, best_step, history, id2label: dataset.id2label }
-    const device = deviceLine(base.precision, tested)
+    const device = deviceLine(base.rounded, tested)
     const self_test = tested ? ('passed' as const) : ('not run' as const)
     const origin = { base: base.identity, device, self_test, data, created: Date.now() }
     const record: KeptRun = {

@@ -3,19 +3,51 @@ import { deviceHas, openedDevice } from './kernels/backend.ts'
 import { extensions, type Extension } from './kernels/dialect.ts'
 import type { FamilyFailure } from './kernels/familyTest.ts'
 import type { Lack } from './kernels/limits.ts'
-import { kernelFamilies, onGpu, takenWays, type KernelFamily, type Way } from './kernels/program.ts'
+import { multipliesInHalf } from './kernels/matmul.ts'
+import {
+  kernelFamilies,
+  onGpu,
+  softwareVariants,
+  takenWays,
+  type KernelFamily,
+  type Way,
+} from './kernels/program.ts'
 import type { DeviceTestReport } from './model/deviceTest.ts'
 import type { SelfTestReport } from './model/selfTest.ts'
+import type { TrainingArguments } from './trainingArguments.ts'
+
+/** What became of a run's wish to multiply frozen matrices in half precision. */
+export function productsText(): string {
+  if (multipliesInHalf()) return 'frozen matrices multiplied in half precision'
+  const why = !onGpu()
+    ? 'not on WebGPU'
+    : !deviceHas('f16')
+      ? 'the device has no shader-f16'
+      : softwareVariants('matmul')
+        ? 'its kernels here share no memory'
+        : 'its kernel is not used here'
+  return `half-precision products ignored (${why})`
+}
+
+/** What a run does that its device's line tells. */
+export interface RunOnDevice {
+  /** The base was rounded to half precision. */
+  rounded: boolean
+  /** null: of a run kept without them. */
+  args: Pick<TrainingArguments, 'half_precision_products'> | null
+}
 
 /**
- * The device as a run keeps it, whether the base was rounded, and which kernels went another way, with `test` also why.
+ * The device as a run keeps it: what became of half precision there, and which kernels went another way, with `test` also
+ * why.
  */
-export function deviceLine(rounded = false, test: DeviceTestReport | null = null): string {
+export function deviceLine(test: DeviceTestReport | null = null, run: RunOnDevice | null = null): string {
   const { backend, description, vendor, architecture, slow } = openedDevice()
   const name = description || [vendor, architecture].filter(Boolean).join(' ') || 'unnamed'
   return [
     `${backend}: ${name}${slow ? ' (slow: not a GPU)' : ''}`,
-    ...(rounded ? ['base in half precision'] : []),
+    ...(run?.rounded ? ['base in half precision'] : []),
+    ...(run?.args?.half_precision_products ? [productsText()] : []),
     ...(onGpu() ? otherWays(test) : []),
   ].join(', ')
 }

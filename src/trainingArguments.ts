@@ -21,6 +21,8 @@ export interface TrainingArguments {
   gradient_checkpointing: boolean
   /** Activations wait for the way down in half precision: less memory, gradients to about three digits. */
   half_precision_activations: boolean
+  /** Frozen matrices are multiplied in half precision where the GPU can: gradients to about three digits; elsewhere ignored. */
+  half_precision_products: boolean
   adam_beta1: number
   adam_beta2: number
   adam_epsilon: number
@@ -62,6 +64,7 @@ export const trainingDefaults: TrainingArguments = {
   max_tokens_per_batch: 4096,
   gradient_checkpointing: false,
   half_precision_activations: false,
+  half_precision_products: false,
   adam_beta1: 0.9,
   adam_beta2: 0.999,
   adam_epsilon: 1e-8,

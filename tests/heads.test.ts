@@ -227,7 +227,7 @@ describe.for(['cpu', 'wasm'] as const)('heads on %s', (backend) => {
     const words = one.weights['heads.h.3.weight']!
     const bias = constant(uploaded(one.weights['heads.h.3.bias']!)) as Vector
     const results = [1e6, 30, 1].map((atOnce) => {
-      const tape = new Tape({ records: true, halves: false })
+      const tape = new Tape({ records: true, halves: false, inHalf: false })
       const blocks = wordBlocks(words, 2, constant)
       const h = trained(uploaded({ ...one.x, shape: [33, 24] }) as tf.Tensor2D)
       const ids = tf.tensor1d(

@@ -48,7 +48,7 @@ import {
   withSetup,
 } from './methodCases.ts'
 
-const forgets = { records: false, halves: false }
+const forgets = { records: false, halves: false, inHalf: false }
 
 /** h and u as they meet at the end of a sub-layer. */
 const ending = (ops: Ops, h: Matrix, u: Matrix): Ending => ({ u, h: () => h, sum: () => ops.add(h, u) })

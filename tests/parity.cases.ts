@@ -247,7 +247,7 @@ async function place(N: number, K: number, M: number, r: number): Promise<Map<st
   const weight = constant(tensor('weight', M, K) as tf.Tensor2D)
   const bias = constant(tensor('bias', M) as tf.Tensor1D)
   const dz = tensor('dz', N, M)
-  const tape = new Tape({ records: true, halves: false })
+  const tape = new Tape({ records: true, halves: false, inHalf: false })
   const ops = new Ops(tape, null)
   const z = tape.scope(() => {
     const frozen = ops.linear(leaves.x, weight, bias)

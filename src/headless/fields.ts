@@ -174,6 +174,10 @@ export const fields: Record<string, Record<string, Field>> = {
       'keep activations for the way down in half precision: less memory, gradients to about three digits',
       'half_precision_activations',
     ),
+    half_precision_products: training(
+      'multiply frozen matrices in half precision where the GPU can (shader-f16): gradients to about three digits',
+      'half_precision_products',
+    ),
     adam_beta1: training('AdamW: decay of the first moment', 'adam_beta1'),
     adam_beta2: training('AdamW: decay of the second moment', 'adam_beta2'),
     adam_epsilon: training('AdamW: added to the root of the second moment', 'adam_epsilon'),

@@ -21,6 +21,7 @@ import { deviceLine } from '../deviceText.ts'
 import { adapterName } from '../io/adapterKeys.ts'
 import { fusionsIn } from '../io/setup.ts'
 import { readZip } from '../io/zip.ts'
+import { productsText } from '../deviceText.ts'
 import type { BackendKind } from '../kernels/backend.ts'
 import { dynamicFusion, staticFusion } from '../methods/fusion.ts'
 import { trainingWarnings } from '../methods/reft.ts'
@@ -83,6 +84,7 @@ async function trial(values: Values, transformer: string, tested: DeviceTestRepo
   if (values.output_dir !== null) await mkdir(String(values.output_dir), { recursive: true })
   const adapter = parsePreset(String(values.adapter))
   const args = trainingOf(values, adapter)
+  if (args.half_precision_products) progress(productsText())
   const name = adapterName(String(values.name))
   const { tables, roles } = await openTables(values)
   const mapping = mappingOf(values, tables)
@@ -119,7 +121,7 @@ async function trial(values: Values, transformer: string, tested: DeviceTestRepo
     printEnd(value, history)
     const data = { names: tables.map((table) => table.name), mapping, split, roles }
     const outcome = { status: reason, test, best_step, history, id2label: dataset.id2label }
-    const device = deviceLine(base.rounded, tested)
+    const device = deviceLine(tested, { rounded: base.rounded, args })
     const self_test = tested ? ('passed' as const) : ('not run' as const)
     const origin = { base: base.identity, device, self_test, data, created: Date.now() }
     const record: KeptRun = {

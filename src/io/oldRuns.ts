@@ -29,6 +29,8 @@ export function currentArguments(kept: TrainingArguments | null): TrainingArgume
     max_tokens_per_batch = 0,
     gradient_checkpointing = false,
     half_precision_activations = false,
+    half_precision_products = false,
   } = kept
-  return { ...kept, max_tokens_per_batch, gradient_checkpointing, half_precision_activations }
+  const halves = { half_precision_activations, half_precision_products }
+  return { ...kept, max_tokens_per_batch, gradient_checkpointing, ...halves }
 }

@@ -50,6 +50,7 @@ export function activatedLinear(
   const y = linear(h.tensor, weight.tensor, bias?.tensor ?? null, {
     dropout: drop,
     residual: residual?.tensor ?? null,
+    inHalf: tape.inHalf(weight),
   })
   const inputs: Var[] = [u, weight, ...(bias ? [bias] : []), ...(residual ? [residual] : [])]
   const keeps = weight.trained && h.tensor.size <= keptUpTo
@@ -79,11 +80,13 @@ export function feedForward(
   const learns = tape.holds([down.weight])
   const keepsH = learns && x.shape[0] * up.weight.shape[0] <= keptUpTo
   const keepsU = tape.holds(through) || (learns && !keepsH)
-  const made = linearActivated(name, x.tensor, up.weight.tensor, up.bias.tensor, keepsU)
+  const upInHalf = tape.inHalf(up.weight)
+  const made = linearActivated(name, x.tensor, up.weight.tensor, up.bias.tensor, keepsU, upInHalf)
   const [u, h] = [made.u, made.h].map((tensor) => tensor && new Var(tensor, false, false))
   const y = linear(made.h, down.weight.tensor, down.bias.tensor, {
     dropout: drop,
     residual: residual?.tensor ?? null,
+    inHalf: tape.inHalf(down.weight),
   })
   const same = residual === x
   const inputs: Var[] = [...through, down.weight, down.bias, ...(residual && !same ? [residual] : [])]
@@ -97,7 +100,9 @@ export function feedForward(
     if (drop) d.dispose()
     const ofUp = backwardOwn(tape, du, () => x.tensor, up.weight, up.bias)
     const more = same ? dy : tape.take(x)
-    const dx = x.trained ? linearBackwardInput(du, up.weight.tensor, { residual: more }) : null
+    const dx = x.trained
+      ? linearBackwardInput(du, up.weight.tensor, { residual: more, inHalf: upInHalf })
+      : null
     return [dx, ...ofUp, ...ofDown, dy]
   })
   for (const one of [u, h]) if (one) tape.release(one)
@@ -126,7 +131,7 @@ function backwardActivated(
 ): tf.Tensor2D {
   const output = tape.isLastReader(u) ? u.tensor : null
   const through = { activation: name, pre: u.tensor }
-  return matmul(dy, weight.tensor, false, false, { through, output })
+  return matmul(dy, weight.tensor, false, false, { through, output, inHalf: tape.inHalf(weight) })
 }
 
 /** Elements of an activation that are kept for a weight's gradient; larger ones are made again. */
@@ -148,7 +153,8 @@ export function projected(
   const [N, M] = [x.shape[0], parts[0]!.weight.shape[0]]
   const [weight, bias] = [weights(), biases()]
   if (!weight || !bias) return null
-  const y = projections(x.tensor, tf.reshape(weight, [C * M, -1]), bias, C)
+  const inHalf = parts.every(({ weight }) => tape.inHalf(weight))
+  const y = projections(x.tensor, tf.reshape(weight, [C * M, -1]), bias, C, inHalf)
   const partOf = (whole: tf.Tensor3D, i: number) => viewOf<tf.Tensor2D>(whole, i * N * M, [N, M])
   const changes = updates.flatMap((update, i) => (update ? [changed(x, update, i, partOf(y, i))] : []))
   const leaves = parts.flatMap(({ weight, bias }) => [weight, bias])
@@ -163,7 +169,7 @@ export function projected(
         : linearBackwardBias(partOf(dy, i >> 1), slot)
     })
     const weight = () => tf.reshape<tf.Rank.R2>(weights()!, [C * M, -1])
-    const dx = x.trained ? projectionsBackwardInput(dy, weight(), tape.take(x)) : null
+    const dx = x.trained ? projectionsBackwardInput(dy, weight(), tape.take(x), inHalf) : null
     const ofChanges = changes.flatMap((change) => changedBackward(tape, partOf(dy, change.at), x, change, dx))
     return [dx, ...own, ...ofChanges]
   })

@@ -70,21 +70,18 @@ export class Ops {
     bias: Vector | null,
     { rate = 0, residual = null, factor = 1 }: Joined & { factor?: number } = {},
   ): Matrix {
-    const drop = this.#drop(rate)
-    const y = linear(x.tensor, weight.tensor, bias?.tensor ?? null, {
-      dropout: drop,
-      residual: residual?.tensor ?? null,
-      factor,
-    })
+    const { tape } = this
+    const [drop, inHalf] = [this.#drop(rate), tape.inHalf(weight)]
+    const manner = { dropout: drop, residual: residual?.tensor ?? null, factor, inHalf }
+    const y = linear(x.tensor, weight.tensor, bias?.tensor ?? null, manner)
     const inputs: Var[] = [x, weight, ...(bias ? [bias] : []), ...(residual ? [residual] : [])]
     const saved = [...(weight.trained ? [x] : []), ...(x.trained ? [weight] : [])]
-    const { tape } = this
     return tape.record(y, inputs, saved, (dy) => {
       const d = scale(drop ? dropout(dy, drop) : dy, factor)
       const dWeight = weight.trained ? linearBackwardWeight(d, x.tensor, tape.slotOf(weight)) : null
       const dBias = bias?.trained ? linearBackwardBias(d, tape.slotOf(bias)) : null
       const more = residual === x ? null : tape.take(x)
-      const dx = x.trained ? linearBackwardInput(d, weight.tensor, { residual: more }) : null
+      const dx = x.trained ? linearBackwardInput(d, weight.tensor, { residual: more, inHalf }) : null
       return [dx, dWeight, ...(bias ? [dBias] : []), dy]
     })
   }

@@ -41,6 +41,8 @@ export interface TapeKeeping {
   records: boolean
   /** Activations are held in half precision. */
   halves: boolean
+  /** Products with matrices that are not trained are made in half precision, where the device can. */
+  inHalf: boolean
 }
 
 /** Activations with fewer elements are held as they are. */
@@ -229,6 +231,11 @@ export class Tape {
   /** Whether nothing but the node on the way down still reads this value, so that its memory may be written over. */
   isLastReader({ tensor, leaf }: Var): boolean {
     return !leaf && this.#readers.get(tensor.id) === 1
+  }
+
+  /** Whether products with this matrix are to be made in half precision. */
+  inHalf({ trained }: Var): boolean {
+    return this.keeping.inHalf && !trained
   }
 
   /** Frees everything that is still held, for a walk that broke off. */

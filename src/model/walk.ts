@@ -17,15 +17,17 @@ export interface Noise {
   base: boolean
 }
 
-/** What a training pass gives for memory. */
+/** What a training pass gives for memory and for speed; evaluation gives nothing. */
 export interface Saving {
   /** Each layer's activations are made again on the way down: a third more work. */
   recompute: boolean
   /** Activations wait for the way down in half precision: about three digits of each gradient. */
   halves: boolean
+  /** Frozen matrices are multiplied in half precision where the device can: about three digits of each product. */
+  inHalf: boolean
 }
 
-export const keepsAll: Saving = { recompute: false, halves: false }
+export const keepsAll: Saving = { recompute: false, halves: false, inHalf: false }
 
 type Place = Extract<
   keyof Method,
@@ -60,7 +62,7 @@ export class ModelWalk implements Walk {
     readonly without: string | null = null,
     readonly saving: Saving = keepsAll,
   ) {
-    this.tape = new Tape({ records: learns, halves: saving.halves })
+    this.tape = new Tape({ records: learns, halves: saving.halves, inHalf: saving.inHalf })
     this.ops = new Ops(this.tape, noise)
     this.base = noise && !noise.base ? quiet(config) : config
     const { active, adapters } = model.setup

@@ -16,9 +16,13 @@ export interface StepResult {
   grad_norm: tf.Scalar
 }
 
-/** How the passes of a run save memory. */
-export function savingOf({ gradient_checkpointing, half_precision_activations }: TrainingArguments): Saving {
-  return { recompute: gradient_checkpointing, halves: half_precision_activations }
+/** How the passes of a run save memory and time. */
+export function savingOf(args: TrainingArguments): Saving {
+  return {
+    recompute: args.gradient_checkpointing,
+    halves: args.half_precision_activations,
+    inHalf: args.half_precision_products,
+  }
 }
 
 interface Gradient {

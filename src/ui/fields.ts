@@ -25,6 +25,8 @@ export interface FieldSpec {
   /** `any` for real numbers. */
   step?: number | 'any'
   choices?: Choice[]
+  /** What a GPU must offer for it; elsewhere it is shown, cannot be switched on, and does nothing. */
+  needs?: GPUFeatureName
 }
 
 const trainer = 'Hugging Face TrainingArguments'
@@ -139,6 +141,15 @@ export const trainingFields: FieldSpec[] = [
     'What is kept for the way back takes half the memory. The loss stays as it is; each gradient is right to about three digits.',
     'after Micikevicius et al. 2018',
   ),
+  {
+    ...yesNo(
+      'half_precision_products',
+      'multiply with half as many digits',
+      'Matrices that are not trained are multiplied in half precision and summed in full, which some GPUs do faster; each gradient is right to about three digits. What is trained, and every evaluation, stays as it is.',
+      'after Micikevicius et al. 2018',
+    ),
+    needs: 'shader-f16',
+  },
   choice(
     'lr_scheduler_type',
     'how the step size changes',

@@ -188,7 +188,7 @@ describe('on a device without barriers', { timeout: 300_000 }, () => {
       ],
     })
     expect(slowerWays(report)).toHaveLength(2)
-    expect(deviceLine(false, report)).toMatch(
+    expect(deviceLine(report)).toMatch(
       /, slower way for matrix product \(did not run\), slower way for LayerNorm \(wrong numbers\)$/,
     )
   })
@@ -229,7 +229,7 @@ describe('on a device with barriers and subgroups', { timeout: 300_000 }, () => 
     expect(slowerWays(report)).toEqual([
       'On this device the LayerNorm, embedding, cross-entropy, vocabulary loss and sum kernels gave wrong numbers with subgroups; kernels without extensions are used instead: numbers are right, training is slower.',
     ])
-    expect(deviceLine(false, report)).toMatch(/, no extensions for LayerNorm, .* and sum \(wrong numbers\)$/)
+    expect(deviceLine(report)).toMatch(/, no extensions for LayerNorm, .* and sum \(wrong numbers\)$/)
   })
 
   test('families that are wrong or refused only where they share memory run without it', async () => {
@@ -251,6 +251,6 @@ describe('on a device with barriers and subgroups', { timeout: 300_000 }, () => 
     expect(slowerWays(report)).toEqual([
       'This device failed its self-test, and which kernel was to blame could not be found; simpler kernels are used for everything: numbers are right, training is slower.',
     ])
-    expect(deviceLine(false, report)).toMatch(/, simpler kernels for everything \(self-test failed\)$/)
+    expect(deviceLine(report)).toMatch(/, simpler kernels for everything \(self-test failed\)$/)
   })
 })

@@ -4,13 +4,17 @@
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { deviceLine } from '../../src/deviceText.ts'
 import { openBackend, uploadTensor } from '../../src/kernels/backend.ts'
 import { toHalf } from '../../src/kernels/half.ts'
 import { linear, linearActivated, linearBackwardInput } from '../../src/kernels/linear.ts'
 import { multipliesInHalf, projections, projectionsBackwardInput } from '../../src/kernels/matmul.ts'
+import { disposeModel } from '../../src/model/model.ts'
+import { disposeRoberta } from '../../src/model/roberta.ts'
+import { keepsAll } from '../../src/model/walk.ts'
 import { matrix, random, values, vector } from '../kernels/harness.ts'
 import { activationTruth, matmulTruth } from '../kernels/truth.ts'
-import { apart } from '../savingChecks.ts'
+import { apart, loadBase, modelOf, passOf, type Pass } from '../savingChecks.ts'
 
 /** Of each element, relative to its sum of magnitudes: both operands, their product and three sums are rounded. */
 const worst = 6 * 1.01 * 2 ** -11
@@ -33,6 +37,17 @@ const shapes = [
   ['a split inner dimension', 33, 24, 1040],
   ['many tiles', 700, 772, 20],
 ] as const
+
+/** One pass as it is, and with products in half precision. */
+async function passes(name: string): Promise<{ kept: Pass; halved: Pass }> {
+  const { roberta } = await loadBase()
+  const model = await modelOf(roberta, name)
+  const kept = await passOf(model, keepsAll)
+  const halved = await passOf(model, { ...keepsAll, inHalf: true })
+  disposeModel(model)
+  disposeRoberta(roberta)
+  return { kept, halved }
+}
 
 describe('where the device has shader-f16', () => {
   let missing = false
@@ -125,6 +140,18 @@ describe('where the device has shader-f16', () => {
     const got = await values(() => linear(matrix(x, K), matrix(weight, K), null, { inHalf: true }))
     expect([...got]).toEqual([...Array(M).fill(0), ...Array(M).fill(NaN), ...Array(M).fill(K / 2)])
   })
+
+  test.each(['seq_bn', 'lora', 'unipelt'])('gradients of %s are within 3e-3 as a whole', async (name) => {
+    const { kept, halved } = await passes(name)
+    expect(Math.abs(halved.loss / kept.loss - 1)).toBeLessThan(1e-3)
+    expect(apart(halved.gradient, kept.gradient)).toBeLessThan(3e-3)
+    expect(apart(halved.gradient, kept.gradient), 'nothing was rounded').toBeGreaterThan(1e-5)
+  })
+
+  test('gradients of what leaves no matrix frozen are the same', async () => {
+    const { kept, halved } = await passes('full')
+    expect(halved).toEqual(kept)
+  })
 })
 
 test.each(['gpu', 'software'] as const)(
@@ -137,5 +164,12 @@ test.each(['gpu', 'software'] as const)(
     const product = (inHalf: boolean) =>
       values(() => linear(matrix(x, K), matrix(weight, K), null, { inHalf }))
     expect(await product(true)).toEqual(await product(false))
+    if (variants === 'software') {
+      const { kept, halved } = await passes('seq_bn')
+      expect(halved).toEqual(kept)
+    }
+    expect(deviceLine(null, { rounded: false, args: { half_precision_products: true } })).toMatch(
+      /half-precision products ignored \(.+\)$/,
+    )
   },
 )

@@ -77,13 +77,13 @@ export function declareFedForward(): void {
     const leaves = leavesOf(given)
     const before = tf.memory().numTensors
     const [ours, plain] = [true, false].map((fused) =>
-      pass(given, leaves, fused, { records: true, halves: false }),
+      pass(given, leaves, fused, { records: true, halves: false, inHalf: false }),
     )
     expect(ours!.length).toBe(1 + Object.keys(given.trained).length)
     expect(plain!.length).toBe(ours!.length)
     for (const [i, tensor] of ours!.entries())
       expect(worstError(await tensor.data(), await plain![i]!.data()), `result ${i}`).toBeLessThan(1e-5)
-    const [evaluated] = pass(given, leaves, true, { records: false, halves: false })
+    const [evaluated] = pass(given, leaves, true, { records: false, halves: false, inHalf: false })
     expect(worstError(await evaluated!.data(), await plain![0]!.data())).toBeLessThan(1e-5)
     tf.dispose([ours!, plain!, evaluated!])
     expect(tf.memory().numTensors, 'tensors left over').toBe(before)

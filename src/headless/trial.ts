@@ -70,6 +70,7 @@ async function main(argv: string[]): Promise<void> {
   if (values.summary) return printSummary(values, transformer)
   if (values.merge !== null || (values.average as string[]).length > 0) return combine(values, transformer)
   const tested = await openTested(values.backend as BackendKind, progress)
+  if (values.half_precision_products) progress(productsText())
   if (values.dump !== null || values.batch !== null)
     return dumpBatch(
       transformer,
@@ -84,7 +85,6 @@ async function trial(values: Values, transformer: string, tested: DeviceTestRepo
   if (values.output_dir !== null) await mkdir(String(values.output_dir), { recursive: true })
   const adapter = parsePreset(String(values.adapter))
   const args = trainingOf(values, adapter)
-  if (args.half_precision_products) progress(productsText())
   const name = adapterName(String(values.name))
   const { tables, roles } = await openTables(values)
   const mapping = mappingOf(values, tables)

@@ -230,7 +230,7 @@ function embeddings(packed: boolean): tf.Tensor[] {
   ])
   return [
     ...tables.flatMap((blocks) => [embedding(blocks, ids), embeddingNorm(blocks, ids, around)]),
-    segmentSum(matrix(count, H, 9), ids, 17),
+    segmentSum(matrix(count, H, 9), ids, 17, 3),
   ]
 }
 

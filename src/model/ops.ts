@@ -315,10 +315,7 @@ export class Ops {
       blocks.map(({ tensor }) => tensor),
       ids,
     )
-    return this.tape.record(y, blocks, [], (dy) => {
-      const real = tf.cast(tf.notEqual(tf.expandDims(ids, 1), tf.scalar(padding_idx, 'int32')), 'float32')
-      return [segmentSum(tf.mul(dy, real), ids, blocks[0]!.shape[0])]
-    })
+    return this.tape.record(y, blocks, [], (dy) => [segmentSum(dy, ids, blocks[0]!.shape[0], padding_idx)])
   }
 
   /** LayerNorm(word + type 0 + position) of frozen tables: ids int32 [N] -> [N,H]. */

@@ -76,13 +76,16 @@ export function declareTraining(): void {
     expect([...(await values(() => rowHits(sums())))]).toEqual(best)
   })
 
-  test('segmentSum of ids that repeat', async () => {
+  test('segmentSum of ids that repeat, with padding and without', async () => {
     const [M, H, rows] = [70, 5, 11]
     const x = random(M * H)
     const ids = Int32Array.from({ length: M }, (_, m) => (m * m) % 7)
     const want = new Float64Array(rows * H)
     x.forEach((value, i) => (want[ids[Math.floor(i / H)]! * H + (i % H)]! += value))
     await agree(() => segmentSum(matrix(x, H), vector(ids), rows), want)
+    const padding_idx = 4
+    want.fill(0, padding_idx * H, (padding_idx + 1) * H)
+    await agree(() => segmentSum(matrix(x, H), vector(ids), rows, padding_idx), want)
   })
 
   test('checkTraps finds nothing wrong', async () => {

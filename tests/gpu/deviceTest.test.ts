@@ -203,7 +203,7 @@ describe('on a device without barriers', { timeout: 300_000 }, () => {
 })
 
 describe('on a device with barriers and subgroups', { timeout: 300_000 }, () => {
-  const rows = ['layerNorm', 'embedding', 'crossEntropy', 'vocabulary', 'sum']
+  const rows = ['layerNorm', 'embedding', 'crossEntropy', 'vocabulary', 'sum', 'adamw']
 
   beforeAll(async () => {
     const { features } = await openBackend('webgpu', { variants: 'gpu' })
@@ -227,9 +227,9 @@ describe('on a device with barriers and subgroups', { timeout: 300_000 }, () => 
     expect(report.replaced.map(({ family }) => family).sort()).toEqual([...rows].sort())
     expect(takenWays()).toEqual(Object.fromEntries(rows.map((family) => [family, 'gpu'])))
     expect(slowerWays(report)).toEqual([
-      'On this device the LayerNorm, embedding, cross-entropy, vocabulary loss and sum kernels gave wrong numbers with subgroups; kernels without extensions are used instead: numbers are right, training is slower.',
+      'On this device the LayerNorm, embedding, cross-entropy, vocabulary loss, sum and AdamW kernels gave wrong numbers with subgroups; kernels without extensions are used instead: numbers are right, training is slower.',
     ])
-    expect(deviceLine(report)).toMatch(/, no extensions for LayerNorm, .* and sum \(wrong numbers\)$/)
+    expect(deviceLine(report)).toMatch(/, no extensions for LayerNorm, .* and AdamW \(wrong numbers\)$/)
   })
 
   test('families that are wrong or refused only where they share memory run without it', async () => {

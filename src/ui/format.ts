@@ -23,6 +23,11 @@ export function scientific(value: number | null | undefined): string {
   return value === 0 ? '0' : value.toExponential(2)
 }
 
+/** 0.5372 -> "0.537", 3.2e-9 -> "3.20e-9". */
+export function threeDigits(value: number): string {
+  return value === 0 ? '0' : value.toPrecision(3)
+}
+
 /** 1536000 -> "1.5 MB". Powers of ten, as disks and downloads are sold. */
 export function bytes(value: number | null | undefined): string {
   if (value == null) return missing

@@ -40,8 +40,8 @@ export async function timeEpochs(size: Size, pairs: number): Promise<{ name: str
   }
   disposeRoberta(roberta)
   return [
-    { name: 'head alone: the first epoch over a later one', ratio: ratioOf(firsts) },
-    { name: 'seq_bn everywhere over AdapterDrop 5 with kept features, an epoch', ratio: ratioOf(drops) },
+    { name: 'head alone, the first epoch over a later one', ratio: ratioOf(firsts) },
+    { name: 'epoch of seq_bn over AdapterDrop 5, features kept', ratio: ratioOf(drops) },
   ]
 }
 

@@ -20,29 +20,39 @@ interface Size {
 /** Epochs that a mean is taken over; the first of a run stands for itself. */
 const later = 5
 
-/**
- * The head alone: its first epoch over a later one. seq_bn with the lowest five layers left out, features kept: an epoch
- * of seq_bn in every layer over a later one of it.
- */
-export async function timeEpochs(size: Size, pairs: number): Promise<{ name: string; ratio: Ratio }[]> {
-  const { roberta } = await loadRoberta(size.config, madeUpWeights(size.config), null)
-  const dropped = { ...seqBn, leave_out: [0, 1, 2, 3, 4] }
-  const head = { architecture: 'head' } as const
-  const firsts: number[] = []
-  const drops: number[] = []
-  // One run of each first: pipelines are compiled in it.
-  for (let pair = -1; pair < pairs; pair++) {
-    const alone = await epochMs(roberta, size, head)
-    const [everywhere, kept] = [await epochMs(roberta, size, seqBn), await epochMs(roberta, size, dropped)]
-    if (pair < 0) continue
-    firsts.push(alone.first / alone.later)
-    drops.push(everywhere.later / kept.later)
-  }
+/** The head alone: how many times as long its first epoch takes as a later one. */
+export async function timeHead(size: Size, pairs: number): Promise<Ratio> {
+  const roberta = await madeUpBase(size)
+  const ratio = await timeRuns(pairs, async () => {
+    const { first, later } = await epochMs(roberta, size, { architecture: 'head' })
+    return first / later
+  })
   disposeRoberta(roberta)
-  return [
-    { name: 'head alone, the first epoch over a later one', ratio: ratioOf(firsts) },
-    { name: 'epoch of seq_bn over AdapterDrop 5, features kept', ratio: ratioOf(drops) },
-  ]
+  return ratio
+}
+
+/** An epoch of seq_bn in every layer over a later one of it without the lowest five, whose features are kept. */
+export async function timeAdapterDrop(size: Size, pairs: number): Promise<Ratio> {
+  const roberta = await madeUpBase(size)
+  const ratio = await timeRuns(pairs, async () => {
+    const everywhere = await epochMs(roberta, size, seqBn)
+    const kept = await epochMs(roberta, size, { ...seqBn, leave_out: [0, 1, 2, 3, 4] })
+    return everywhere.later / kept.later
+  })
+  disposeRoberta(roberta)
+  return ratio
+}
+
+async function madeUpBase({ config }: Size): Promise<Roberta> {
+  return (await loadRoberta(config, madeUpWeights(config), null)).roberta
+}
+
+/** The ratios that `run` gives, after one in which pipelines are compiled. */
+async function timeRuns(pairs: number, run: () => Promise<number>): Promise<Ratio> {
+  await run()
+  const ratios: number[] = []
+  for (let pair = 0; pair < pairs; pair++) ratios.push(await run())
+  return ratioOf(ratios)
 }
 
 /** Milliseconds of the first epoch of a run without the base's dropout, and of the mean later one. */

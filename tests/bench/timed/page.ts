@@ -18,7 +18,7 @@ import { compare, runs, type Ratio } from '../clock.ts'
 import { forwardOf, timeTape } from '../device/times.ts'
 import { nameOf, products, ways, type Product } from '../products.ts'
 import { hostBatch, num_labels } from '../steps.ts'
-import { timeEpochs } from './epochs.ts'
+import { timeAdapterDrop, timeHead } from './epochs.ts'
 
 /** One comparison: how many times as long the other takes as ours. */
 export interface Compared {
@@ -88,8 +88,15 @@ async function tapes(pairs: number): Promise<Compared[]> {
 
 /** As many layers as RoBERTa-base has, since the share of them that is left out counts. */
 async function onKeptFeatures(pairs: number): Promise<Compared[]> {
-  const timed = await timeEpochs({ config: { ...small, num_hidden_layers: 12 }, B: 8, S: 32 }, pairs)
-  return timed.map(({ name, ratio }) => ({ name, other: 'ours without', ratio }))
+  const config = { ...small, num_hidden_layers: 12 }
+  const other = 'ours without'
+  const found: Compared[] = []
+  for (const S of [32, 64]) {
+    const ratio = await timeHead({ config, B: 8, S }, pairs)
+    found.push({ name: `head alone, first epoch over a later one, length ${S}`, other, ratio })
+  }
+  const ratio = await timeAdapterDrop({ config, B: 8, S: 32 }, pairs)
+  return [...found, { name: 'seq_bn over AdapterDrop 5 on kept features, an epoch', other, ratio }]
 }
 
 async function againstTfjs(pairs: number): Promise<Compared[]> {

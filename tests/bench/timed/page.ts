@@ -51,7 +51,7 @@ const small = parseRobertaConfig(
 )
 
 /** RoBERTa-base's products with every size over this. */
-const scale = 8
+const scale = 4
 
 /** All comparisons; one that breaks off costs its own lines only. */
 export async function timeAll(pairs: number): Promise<TimedFound> {

@@ -68,3 +68,8 @@ export function values(n: number, seed: number): Float32Array {
     return Math.imul(word ^ (word >>> 15), 0x735a2d97) / 2 ** 31
   })
 }
+
+/** n scattered eighths in [-1, 1]: sums of a few of them, and of their products, are halves as they stand. */
+export function eighths(n: number, seed: number): Float32Array {
+  return values(n, seed).map((x) => Math.round(x * 8) / 8)
+}

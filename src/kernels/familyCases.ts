@@ -20,7 +20,7 @@ import { dropout, type Drop } from './dropout.ts'
 import { embedding, embeddingNorm } from './embedding.ts'
 import { firstToken, firstTokenBackward } from './firstToken.ts'
 import { copyInto } from './copy.ts'
-import { values } from './deviceChecks.ts'
+import { eighths, values } from './deviceChecks.ts'
 import { floatToHalf, fromHalf, halfToFloat, toHalf } from './half.ts'
 import { placesOf } from './places.ts'
 import { layerNorm, layerNormBackward, layerNormBackwardWeight } from './layerNorm.ts'
@@ -40,8 +40,8 @@ const vector = (size: number, seed: number, factor = 1) =>
 const matrix = (rows: number, columns: number, seed: number) =>
   uploadTensor<tf.Rank.R2>(values(rows * columns, seed), [rows, columns])
 
-const halves = (rows: number, columns: number, seed: number, packed: boolean) => {
-  const words = toHalf(values(rows * columns, seed))
+const halves = (rows: number, columns: number, seed: number, packed: boolean, of = values) => {
+  const words = toHalf(of(rows * columns, seed))
   return packed
     ? uploadTensor<tf.Rank.R2>(words, [rows, columns / 2])
     : uploadTensor<tf.Rank.R2>(fromHalf(words), [rows, columns])
@@ -140,12 +140,16 @@ export const familyWants: Partial<Record<KernelFamily, () => ArrayLike<number>[]
   places: placesWanted,
 }
 
-/** With every part of an epilogue, batched and of vec4s, split along the inner dimension, in half precision, in blocks. */
+/**
+ * With every part of an epilogue, batched and of vec4s, split along the inner dimension, in blocks, with a matrix in half
+ * precision, and multiplied in it, where nothing rounds.
+ */
 function products(packed: boolean): tf.Tensor[] {
   const pre = matrix(37, 19, 3)
   const batch = (rows: number, columns: number, seed: number) =>
     uploadTensor<tf.Rank.R3>(values(3 * rows * columns, seed), [3, rows, columns])
   const kept = onGpu() ? emptyTensor<tf.Rank.R2>([8, 12]) : null
+  const coarse = uploadTensor<tf.Rank.R2>(eighths(21 * 32, 23), [21, 32])
   return [
     matmul(matrix(37, 22, 1), matrix(19, 22, 2), false, true, {
       bias: vector(19, 4),
@@ -161,6 +165,8 @@ function products(packed: boolean): tf.Tensor[] {
     }),
     ...(kept ? [kept] : []),
     matmul(matrix(21, 32, 15), halves(24, 32, 16, packed), false, true),
+    matmul(coarse, halves(24, 32, 24, packed, eighths), false, true, { inHalf: true }),
+    matmul(coarse, halves(32, 24, 25, false, eighths), false, false, { inHalf: true }),
     projections(matrix(37, 24, 17), matrix(60, 24, 18), vector(60, 19), 3),
     projectionsBackwardInput(batch(37, 20, 20), matrix(60, 24, 21), matrix(37, 24, 22)),
   ]

@@ -19,7 +19,9 @@ export function segmentSum(x: tf.Tensor2D, ids: tf.Tensor1D, rows: number, paddi
     })
   }
   const sums = tf.fill<tf.Rank.R2>([rows, H], 0)
-  return M === 0 ? sums : runElements(kernel, [x, ids], { size: M * H, M, H, rows, padding_idx }, [rows, H], M * H, sums)
+  return M === 0
+    ? sums
+    : runElements(kernel, [x, ids], { size: M * H, M, H, rows, padding_idx }, [rows, H], M * H, sums)
 }
 
 const kernel: Kernel = {

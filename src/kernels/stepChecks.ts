@@ -7,16 +7,23 @@ import * as tf from '@tensorflow/tfjs-core'
 import { adamw, adamwState } from './adamw.ts'
 import { uploadTensor } from './backend.ts'
 import { copyInto } from './copy.ts'
-import { compared, values, type DeviceCheck } from './deviceChecks.ts'
+import { compared, eighths, values, type DeviceCheck } from './deviceChecks.ts'
 import { dropout, dropoutMask } from './dropout.ts'
 import { floatToHalf, halfToFloat, packs, toHalf } from './half.ts'
+import { linear } from './linear.ts'
+import { multipliesInHalf } from './matmul.ts'
 import { onGpu } from './program.ts'
 import { rowSums, vocabularyGradient } from './vocabulary.ts'
 
 /** They take well under a second on a GPU. */
 export function stepChecks(): DeviceCheck[] {
   const everywhere = [knownMask(), optimiserStep(), vocabularyLoss()]
-  return [...everywhere, ...(packs() ? [halves()] : []), ...(onGpu() ? [copied()] : [])]
+  return [
+    ...everywhere,
+    ...(packs() ? [halves()] : []),
+    ...(multipliesInHalf() ? [productsInHalf()] : []),
+    ...(onGpu() ? [copied()] : []),
+  ]
 }
 
 const vector = (x: Float32Array) => uploadTensor<tf.Rank.R1>(x, [x.length])
@@ -97,6 +104,28 @@ function halves(): DeviceCheck {
     halfToFloat(floatToHalf(vector(x))),
   ]
   return compared('half precision', 0, make, () => [x, x])
+}
+
+/** Sums of four products are made in half precision, so that nothing rounds here. */
+function productsInHalf(): DeviceCheck {
+  const [N, M, K] = [21, 24, 32]
+  const [x, weight] = [eighths(N * K, 5), eighths(M * K, 6)]
+  const make = () => {
+    const rows = uploadTensor<tf.Rank.R2>(x, [N, K])
+    const weights = [
+      uploadTensor<tf.Rank.R2>(weight, [M, K]),
+      ...(packs() ? [uploadTensor<tf.Rank.R2>(toHalf(weight), [M, K / 2])] : []),
+    ]
+    return weights.map((one) => linear(rows, one, null, { inHalf: true }))
+  }
+  const want = () => {
+    const y = Float64Array.from({ length: N * M }, (_, at) => {
+      const [n, m] = [Math.floor(at / M), at % M]
+      return x.subarray(n * K, (n + 1) * K).reduce((sum, one, k) => sum + one * weight[m * K + k]!, 0)
+    })
+    return packs() ? [y, y] : [y]
+  }
+  return compared('products in half precision', 1e-6, make, want)
 }
 
 function copied(): DeviceCheck {

@@ -59,6 +59,8 @@ describe('without a GPU', () => {
     await openStage(page, 'Train')
     await page.getByLabel(/\(eval_strategy\)/).selectOption('steps')
     await setField(page, 'eval_steps', 5)
+    expect(await page.getByLabel(/\(half_precision_products\)/).isDisabled()).toBe(true)
+    expect(await page.getByText('cannot do it (it is no GPU), so it has no effect here').count()).toBe(1)
     await pressTrain(page, 'Cut off')
     await reached(page, 8)
     expect(await page.getByText(/slow/i).count()).toBeGreaterThan(0)

@@ -8,6 +8,7 @@ import { deviceLine, slowerWays } from '../../src/deviceText.ts'
 import { deviceVariants, openBackend } from '../../src/kernels/backend.ts'
 import { failingFamilies } from '../../src/kernels/familyTest.ts'
 import { packs } from '../../src/kernels/half.ts'
+import { multipliesInHalf } from '../../src/kernels/matmul.ts'
 import { kernelFamilies, takenWays, takeWays, type KernelFamily } from '../../src/kernels/program.ts'
 import { testDevice } from '../../src/model/deviceTest.ts'
 import { loadRoberta } from '../../src/model/loadRoberta.ts'
@@ -221,15 +222,31 @@ describe('on a device with barriers and subgroups', { timeout: 300_000 }, () => 
   })
 
   test('rows are reduced in workgroup memory where subgroups lie otherwise', async () => {
-    breakPrograms([/ subgroups$/, scattered])
+    const used = multipliesInHalf() ? 'f16 and subgroups' : 'subgroups'
+    breakPrograms([/^(?!rowScale).* subgroups$/, scattered])
     const report = await testDevice()
     expect(report).toMatchObject({ passed: true, others: null })
     expect(report.replaced.map(({ family }) => family).sort()).toEqual([...rows].sort())
     expect(takenWays()).toEqual(Object.fromEntries(rows.map((family) => [family, 'gpu'])))
     expect(slowerWays(report)).toEqual([
-      'On this device the LayerNorm, embedding, cross-entropy, vocabulary loss, sum and AdamW kernels gave wrong numbers with subgroups; kernels without extensions are used instead: numbers are right, training is slower.',
+      `On this device the LayerNorm, embedding, cross-entropy, vocabulary loss, sum and AdamW kernels gave wrong numbers with ${used}; kernels without extensions are used instead: numbers are right, training is slower.`,
     ])
     expect(deviceLine(report)).toMatch(/, no extensions for LayerNorm, .* and AdamW \(wrong numbers\)$/)
+  })
+
+  test('nothing is multiplied in half precision where that is wrong', async ({ skip }) => {
+    skip(!multipliesInHalf(), 'this device has no shader-f16')
+    breakPrograms([/^matmul.* f16/, wrong])
+    const report = await testDevice()
+    expect(report).toMatchObject({
+      passed: true,
+      replaced: [{ family: 'matmul', instead: 'gpu' }],
+      others: null,
+    })
+    expect(multipliesInHalf()).toBe(false)
+    expect(slowerWays(report)).toEqual([
+      'On this device the matrix product kernel gave wrong numbers with f16 and subgroups; kernels without extensions are used instead: numbers are right, training is slower.',
+    ])
   })
 
   test('families that are wrong or refused only where they share memory run without it', async () => {

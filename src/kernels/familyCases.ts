@@ -25,6 +25,7 @@ import { floatToHalf, fromHalf, halfToFloat, toHalf } from './half.ts'
 import { placesOf } from './places.ts'
 import { layerNorm, layerNormBackward, layerNormBackwardWeight } from './layerNorm.ts'
 import { matmul, projections, projectionsBackwardInput } from './matmul.ts'
+import { gateGradient, poolGradient, withoutPrefix, withPrefix } from './prefix.ts'
 import { onGpu, type KernelFamily } from './program.ts'
 import { segmentSum } from './segmentSum.ts'
 import { columnSum, l2Norm, sum, sumOfSquares } from './sum.ts'
@@ -72,6 +73,7 @@ export const familyCases: Record<KernelFamily, (packed: boolean) => tf.Tensor[]>
     ...attentions(8, false, null),
     ...attentions(8, false, drop),
     ...attentions(6, true, drop),
+    ...[8, 6].flatMap(behindPrefix),
     ...[8, 6].flatMap((D) => {
       const heads = splitHeads(matrix(10, 3 * D, D), 2, 3)
       return [heads, mergeHeads(heads)]
@@ -197,6 +199,22 @@ function attentions(D: number, prefixed: boolean, drop: Drop | null): tf.Tensor[
     drop,
   )
   return [o, lse, dq, dk, dv]
+}
+
+/** Heads of D features behind a prefix, with a gate for keys and one for values, and all gradients. */
+function behindPrefix(D: number): tf.Tensor[] {
+  const [B, N, S, P, g] = [2, 3, 9, 4, 2]
+  const H = N * D
+  const gate = tf.reshape<tf.Rank.R3>(matrix(B, g, 4), [B, 1, g])
+  const prefix = { pool: matrix(P, 4 * H, 1), first: 2 * H, gate }
+  const own = tf.reshape<tf.Rank.R3>(matrix(2 * B * S, H, 2), [2, B * S, H])
+  const { k, v } = withPrefix(own, prefix, B, N)
+  return [
+    ...[k, v],
+    withoutPrefix(matrix(B * S, H, 3), { k, v }, P),
+    poolGradient({ k, v }, prefix, matrix(P, 4 * H, 5)),
+    gateGradient({ k, v }, prefix, g),
+  ]
 }
 
 function bottlenecks(): tf.Tensor[] {

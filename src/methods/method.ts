@@ -6,6 +6,7 @@ import type { AdapterConfig, AdapterSetup, FusionConfig, RobertaConfig, TensorMa
 import type { Heads, Matrix, Ops, Vector } from '../model/ops.ts'
 import type { Var } from '../model/tape.ts'
 import type { TorchGenerator } from '../random.ts'
+import type { Gate } from './gate.ts'
 
 /** One tensor of an adapter, by its key in the library's files. */
 export interface Parameter {
@@ -44,6 +45,15 @@ export interface LowRank {
   A: Matrix // [r,in]
   B: Matrix // [out,r]
   factor: number
+}
+
+/** What prefix tuning puts before the keys and values of a layer. */
+export interface Prefix {
+  /** Of P positions the keys and values of all layers, of which this layer's keys and values begin at column `first`. */
+  pool: Matrix // [P,2·layers·H]
+  first: number
+  /** What each text multiplies them by, from the attention's input x [B·S,H]; null: nothing. */
+  gate: ((x: Matrix) => Gate) | null
 }
 
 export type LinearSite = 'query' | 'key' | 'value' | 'intermediate' | 'output'
@@ -110,6 +120,8 @@ export interface Method<C extends AdapterConfig = AdapterConfig> {
   lowRank?(walk: Walk, site: LinearSite): LowRank | undefined
   /** Keys and values [B,N,S,D] of a layer -> [B,N,P+S,D] and their padding, given the attention's input x [B·S,H]. */
   keyValues?(walk: Walk, x: Matrix, k: Heads, v: Heads): { k: Heads; v: Heads; padding: Matrix }
+  /** What `keyValues` puts in front, if that is all it does there: null where that is nothing, undefined where it is not. */
+  prefix?(walk: Walk): Prefix | null | undefined
   /** A sub-layer's ending -> its output [N,H], its LayerNorm included. */
   sublayer?(walk: Walk, site: SublayerSite, ending: Ending, norm: FrozenNorm): Matrix
   /** A layer's output [N,H] -> [N,H]. */

@@ -8,9 +8,9 @@ import type { Heads, Matrix, Vector } from '../model/ops.ts'
 import type { Var } from '../model/tape.ts'
 import { compose, type Place } from './composition.ts'
 import { bornLinear, normal } from './draws.ts'
-import { meanGate } from './gate.ts'
+import { meanGate, type Gate } from './gate.ts'
 import { refuseLeftPadding } from './leftPadding.ts'
-import type { Field, Method, Parameter, Start, Walk } from './method.ts'
+import type { Field, Method, Parameter, Prefix, Start, Walk } from './method.ts'
 import { nonLinearities, nonLinearity, nonLinearityProblem } from './nonLinearity.ts'
 
 /** `PrefixTuningConfig()` of the library. */
@@ -100,6 +100,7 @@ export const prefixTuning: Method<PrefixTuningConfig> = {
   parameters,
   initialise,
   keyValues,
+  prefix,
 }
 
 /** Layers that carry the prefix, lowest first. */
@@ -198,6 +199,21 @@ function keyValues(walk: Walk, x: Matrix, k: Heads, v: Heads): State {
   return walk.setup === null ? state : compose(walk.setup, state, walk.B, placeOf(walk))
 }
 
+/** The common case: one adapter without dropout. */
+function prefix(walk: Walk): Prefix | null | undefined {
+  const { setup, base, layer } = walk
+  if (typeof setup !== 'string') return undefined
+  const config = activeConfig(walk, setup)
+  if (config === null) return null
+  if (config.dropout > 0) return undefined
+  refuseLeftPadding(walk, 'prefix tuning')
+  return {
+    pool: poolOf(walk, config, setup),
+    first: 2 * prefixedLayers(base, config).indexOf(layer) * base.hidden_size,
+    gate: config.use_gating ? (x) => gateOf(walk, setup, x, walk.B) : null,
+  }
+}
+
 function placeOf(walk: Walk): Place<State> {
   const { ops } = walk
   return {
@@ -257,7 +273,7 @@ function prepend(walk: Walk, config: PrefixTuningConfig, name: string, state: St
   const [B] = state.k.shape
   const index = prefixedLayers(base, config).indexOf(walk.layer)
   const pool = poolOf(walk, config, name) // [P,2·layers·H]
-  const gates = config.use_gating ? gatesOf(walk, config, name, state.x, B) : []
+  const gates = config.use_gating ? gatesOf(walk, name, state.x, B) : []
   const part = (pair: number, gate: Heads | undefined) => {
     const own = ops.splitHeads(ops.slice(pool, 1, (2 * index + pair) * H, H), 1, N) // [1,N,P,D]
     const all = ops.dropout(ops.repeat(own, B), config.dropout) // [B,N,P,D]
@@ -296,11 +312,16 @@ function poolOf(walk: Walk, config: PrefixTuningConfig, name: string): Matrix {
   })
 }
 
-/** One or two gates [B,1,1,1] from the layer's input x [B·S,H]. */
-function gatesOf(walk: Walk, config: PrefixTuningConfig, name: string, x: Matrix, B: number): Heads[] {
-  const { ops } = walk
+/** One gate for keys and values, or one for each, from the layer's input x [B·S,H]: [B,1,1] or [B,1,2]. */
+function gateOf(walk: Walk, name: string, x: Matrix, B: number): Gate {
   const key = gateKey(walk.layer, name)
-  const gate = meanGate(ops, x, walk.parameter(`${key}.weight`), walk.parameter<Vector>(`${key}.bias`), B) // [B,1,count]
-  const count = config.shared_gating ? 1 : 2
-  return Array.from({ length: count }, (_, i) => ops.reshape(ops.slice(gate, 2, i, 1), [B, 1, 1, 1]))
+  const weight = walk.parameter(`${key}.weight`) // [1 or 2,H]
+  return meanGate(walk.ops, x, weight, walk.parameter<Vector>(`${key}.bias`), B)
+}
+
+/** The same apart, as heads are multiplied by them: [B,1,1,1] each. */
+function gatesOf(walk: Walk, name: string, x: Matrix, B: number): Heads[] {
+  const { ops } = walk
+  const gate = gateOf(walk, name, x, B)
+  return Array.from({ length: gate.shape[2] }, (_, i) => ops.reshape(ops.slice(gate, 2, i, 1), [B, 1, 1, 1]))
 }

@@ -14,8 +14,13 @@ export function selfAttention(
   const { hidden_size: H, num_attention_heads: N, attention_probs_dropout_prob: rate } = base
   const sizes = { B, N, scale: 1 / Math.sqrt(H / N) }
   const keyValues = walk.place('keyValues')
-  const updates = keyValues ? null : updatesOf(walk)
+  const prefix = keyValues ? walk.place('prefix')?.(walk) : null
+  const updates = prefix === undefined ? null : updatesOf(walk)
   const qkv = updates && ops.projected(x, [query, key, value], updates) // [3,B·S,H]
+  if (qkv && prefix) {
+    const { pool, first, gate } = prefix
+    return ops.prefixAttention(qkv, { pool, first, gate: gate && gate(x) }, padding, sizes, rate)
+  }
   if (qkv) return ops.selfAttention(qkv, padding, sizes, rate)
   const q = linearAt(walk, 'query', x, query)
   const k = linearAt(walk, 'key', x, key)

@@ -23,6 +23,7 @@ import {
   linearBackwardWeight,
 } from '../kernels/linear.ts'
 import { matmul, projections, projectionsBackwardInput } from '../kernels/matmul.ts'
+import { gateGradient, poolGradient, withoutPrefix, withPrefix } from '../kernels/prefix.ts'
 import { joined, viewOf } from '../kernels/views.ts'
 import type { FrozenLinear, FrozenNorm, LowRank } from '../methods/method.ts'
 import type { Heads, Matrix, Vector } from './ops.ts'
@@ -245,6 +246,51 @@ export function attended<K extends Matrix | Heads>(
     const of = [q.tensor, k.tensor, v.tensor, result.tensor, kept.tensor, padding.tensor] as const
     const { dq, dk, dv } = attentionBackward(dy, ...of, sizes, drop)
     return [dq, dk, dv]
+  })
+  tape.release(kept)
+  return result
+}
+
+/** Learned keys and values of one layer, which every text sees before its own: see kernels/prefix.ts. */
+export interface Prefixed {
+  pool: Matrix // [P,W]
+  first: number
+  gate: Var<tf.Tensor3D> | null // [B,1,1], or [B,1,2]
+}
+
+/** `selfAttended` behind a prefix. Keys and values with it are not kept: they are joined again on the way down. */
+export function prefixAttended(
+  tape: Tape,
+  qkv: Var<tf.Tensor3D>,
+  { pool, first, gate }: Prefixed,
+  padding: Matrix,
+  sizes: AttentionSizes,
+  drop: Drop | null,
+): Matrix {
+  const [, rows, H] = qkv.shape
+  const prefix = () => ({ pool: pool.tensor, first, gate: gate?.tensor ?? null })
+  const q = () => viewOf<tf.Tensor2D>(qkv.tensor, 0, [rows, H])
+  const keysValues = () => {
+    const own = viewOf<tf.Tensor3D>(qkv.tensor, rows * H, [2, rows, H])
+    return withPrefix(own, prefix(), sizes.B, sizes.N)
+  }
+  const { k, v } = keysValues()
+  const { o, lse } = attention(q(), k, v, padding.tensor, sizes, drop)
+  tf.dispose([k, v])
+  const kept = new Var(lse, false, false)
+  const inputs = [qkv, pool, ...(gate ? [gate] : [])]
+  const saved = [qkv, 'output', kept, padding, ...(gate ? [gate] : [])] as const
+  const result: Matrix = tape.record(o, inputs, [...saved], (dy) => {
+    const { k, v } = keysValues()
+    const of = [result.tensor, kept.tensor, padding.tensor] as const
+    const { dq, dk, dv } = attentionBackward(dy, q(), k, v, ...of, sizes, drop)
+    tf.dispose([k, v])
+    const learned = { k: dk, v: dv }
+    return [
+      qkv.trained ? withoutPrefix(dq, learned, pool.shape[0]) : null,
+      pool.trained ? poolGradient(learned, prefix(), tape.take(pool)) : null,
+      gate?.trained ? gateGradient(learned, prefix(), gate.shape[2]) : null,
+    ]
   })
   tape.release(kept)
   return result

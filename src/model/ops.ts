@@ -22,9 +22,11 @@ import {
   bottleneck,
   feedForward,
   frozenNorm,
+  prefixAttended,
   projected,
   selfAttended,
   type Bottleneck,
+  type Prefixed,
 } from './fused.ts'
 import { constant, Var, type Tape } from './tape.ts'
 
@@ -240,6 +242,17 @@ export class Ops {
   /** The same for the projections [3,B·S,H] of `projected`. */
   selfAttention(qkv: Var<tf.Tensor3D>, padding: Matrix, sizes: AttentionSizes, rate: number): Matrix {
     return selfAttended(this.tape, qkv, padding, sizes, this.#drop(rate))
+  }
+
+  /** The same with learned keys and values before each text's own; `padding` as if they were not there. */
+  prefixAttention(
+    qkv: Var<tf.Tensor3D>,
+    prefix: Prefixed,
+    padding: Matrix,
+    sizes: AttentionSizes,
+    rate: number,
+  ): Matrix {
+    return prefixAttended(this.tape, qkv, prefix, padding, sizes, this.#drop(rate))
   }
 
   /**

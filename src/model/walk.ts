@@ -31,7 +31,7 @@ export const keepsAll: Saving = { recompute: false, halves: false, inHalf: false
 
 type Place = Extract<
   keyof Method,
-  'embeddings' | 'linear' | 'lowRank' | 'keyValues' | 'sublayer' | 'layerOutput' | 'beforeDecoder'
+  'embeddings' | 'linear' | 'lowRank' | 'keyValues' | 'prefix' | 'sublayer' | 'layerOutput' | 'beforeDecoder'
 >
 
 export class ModelWalk implements Walk {

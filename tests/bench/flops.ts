@@ -45,6 +45,7 @@ const others = [
   ...activations.flatMap((name) => [`${name} forward`, `${name} backward`]),
   'adamw',
   'addScaled',
+  'attentionPrefix',
   'bottleneckFold',
   'placesOf',
   'rowScale',

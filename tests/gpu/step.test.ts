@@ -23,14 +23,15 @@ import { trainingDefaults } from '../../src/trainingArguments.ts'
 import { worstError } from '../kernels/truth.ts'
 import { madeUpWeights } from '../madeUp.ts'
 
+/** As wide as it takes for projections to lie side by side. */
 const config: RobertaConfig = parseRobertaConfig(
   JSON.stringify({
     model_type: 'roberta',
     vocab_size: 60,
-    hidden_size: 16,
+    hidden_size: 64,
     num_hidden_layers: 2,
     num_attention_heads: 2,
-    intermediate_size: 32,
+    intermediate_size: 64,
     max_position_embeddings: 40,
     type_vocab_size: 1,
     layer_norm_eps: 1e-5,
@@ -95,6 +96,8 @@ describe('optimiser steps', () => {
     ['software', 30, 'seq_bn[reduction_factor=4]', {}],
     ['software', 4, 'lora', { batches: 2 }],
     ['software', 4, 'seq_bn[reduction_factor=4]', { drops: true }],
+    ['software', 30, 'prefix_tuning[prefix_length=5]', {}],
+    ['software', 4, 'unipelt', {}],
     ['gpu', 3, 'seq_bn[reduction_factor=4]', {}],
   ] as const)(
     'variants for %s: %i steps of %s, %o, equal the references and repeat bit for bit',

@@ -7,6 +7,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect } from 'vitest'
 import { openBackend, type BackendKind, type BackendOptions } from '../../src/kernels/backend.ts'
 import { declareElementwise } from './elementwise.ts'
 import { declareOptimiser } from './optimiser.ts'
+import { declarePrefix } from './prefix.ts'
 import { declareProducts } from './products.ts'
 import { declareReductions } from './reductions.ts'
 import { declareRowOps } from './rows.ts'
@@ -24,6 +25,7 @@ export function declareKernelTests(kind: BackendKind, options: BackendOptions = 
     declareReductions()
     declareTraining()
     declareOptimiser()
+    declarePrefix()
     // The rest has one program for every adapter, tested under the other variant.
     if (options.variants === 'gpu') return
     declareElementwise()

@@ -23,6 +23,7 @@ PLAIN = {
     "learning_rate": 5e-3, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "weight_decay": 0.01,
     "max_grad_norm": 1.0, "warmup_steps": 0, "gradient_accumulation_steps": 1, "label_smoothing_factor": 0.0,
 }  # fmt: skip
+WIDE = ("lora all", "lora gating", "prefix_tuning", "prefix_tuning two gates", "mam", "unipelt")
 VARIANTS = {
     "plain": {},
     "warmup": {"warmup_steps": 6},
@@ -191,7 +192,9 @@ def setup_with(num_labels, setup):
 
 
 def write_mini():
-    """Losses only: the weights start from made-up values and are too large to keep."""
+    """Losses and gradient norms only: the weights start from made-up values and are too large to keep. The methods are
+    those whose programs are others where blocks of 64 columns lie side by side, as they do not in the small models.
+    """
     hosts = batches("mini-roberta", 2000, 2, 16)
     cases = []
     for method, adapter in {"seq_bn": seq_bn(), "lora": lora()}.items():
@@ -200,5 +203,7 @@ def write_mini():
         result = train(with_setup("mini-roberta", setup), hosts, args)
         kept = {key: result[key] for key in ("losses", "grad_norms", "learning_rates")}
         cases.append({"name": f"{method} warmup", "setup": setup, "args": args, **kept})
+    for name in WIDE:
+        cases.append(curve("mini-roberta", name, setup_of(methods()[name], classification(2)), hosts))
     fixture = {"sha256": mini_sha256(), "model": "mini-roberta", "num_labels": 2, "batches": hosts, "cases": cases}
     write("training-mini-roberta", fixture)

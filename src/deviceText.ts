@@ -122,6 +122,7 @@ const words: Record<KernelFamily, string> = {
   addScaled: 'addition',
   embedding: 'embedding',
   firstToken: 'first token',
+  gate: 'gate',
   dropout: 'dropout',
   crossEntropy: 'cross-entropy',
   vocabulary: 'vocabulary loss',

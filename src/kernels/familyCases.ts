@@ -20,6 +20,7 @@ import { dropout, type Drop } from './dropout.ts'
 import { embedding, embeddingNorm } from './embedding.ts'
 import { firstToken, firstTokenBackward } from './firstToken.ts'
 import { copyInto } from './copy.ts'
+import { meanSigmoid, meanSigmoidBackward, timesGate, timesGateBackward } from './gate.ts'
 import { eighths, values } from './deviceChecks.ts'
 import { floatToHalf, fromHalf, halfToFloat, toHalf } from './half.ts'
 import { placesOf } from './places.ts'
@@ -104,6 +105,17 @@ export const familyCases: Record<KernelFamily, (packed: boolean) => tf.Tensor[]>
     ]),
   embedding: embeddings,
   firstToken: () => [firstToken(matrix(15, 7, 1), 3), firstTokenBackward(matrix(3, 7, 2), 5)],
+  gate: () => {
+    const [B, S, k] = [3, 71, 2]
+    const [x, dy] = [matrix(B * S, k, 1), matrix(B * S, k, 2)]
+    const gates = (k: number) => tf.reshape<tf.Rank.R3>(matrix(B, k, 3), [B, 1, k])
+    return [
+      meanSigmoid(x, B),
+      meanSigmoidBackward(gates(k), x),
+      timesGate(x, gates(1)),
+      timesGateBackward(dy, x, B),
+    ]
+  },
   dropout: () => [dropout(vector(1001, 1), drop)],
   crossEntropy: () => {
     const few = crossEntropy(matrix(70, 5, 1), indices(70, 5), 0.1)

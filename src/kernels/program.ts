@@ -17,6 +17,7 @@ export const kernelFamilies = [
   'addScaled',
   'embedding',
   'firstToken',
+  'gate',
   'dropout',
   'crossEntropy',
   'vocabulary',

@@ -7,6 +7,7 @@ import * as tf from '@tensorflow/tfjs-core'
 import { adamw, adamwState } from './adamw.ts'
 import { uploadTensor } from './backend.ts'
 import { copyInto } from './copy.ts'
+import { meanSigmoid, timesGate } from './gate.ts'
 import { compared, eighths, values, type DeviceCheck } from './deviceChecks.ts'
 import { dropout, dropoutMask } from './dropout.ts'
 import { floatToHalf, halfToFloat, packs, toHalf } from './half.ts'
@@ -17,7 +18,7 @@ import { rowSums, vocabularyGradient } from './vocabulary.ts'
 
 /** They take well under a second on a GPU. */
 export function stepChecks(): DeviceCheck[] {
-  const everywhere = [knownMask(), optimiserStep(), vocabularyLoss()]
+  const everywhere = [knownMask(), optimiserStep(), vocabularyLoss(), gates()]
   return [
     ...everywhere,
     ...(packs() ? [halves()] : []),
@@ -94,6 +95,23 @@ function vocabularyLoss(): DeviceCheck {
     }),
   ]
   return compared('loss over a vocabulary in blocks', 1e-4, make, want)
+}
+
+/** Of texts longer than a workgroup. */
+function gates(): DeviceCheck {
+  const [B, S] = [2, 71]
+  const x = values(B * S, 7)
+  const make = () => {
+    const rows = uploadTensor<tf.Rank.R2>(x, [B * S, 1])
+    return [timesGate(rows, meanSigmoid(rows, B))]
+  }
+  const want = () => {
+    const means = Array.from({ length: B }, (_, b) =>
+      x.subarray(b * S, (b + 1) * S).reduce((sum, value) => sum + 1 / (1 + Math.exp(-value)) / S, 0),
+    )
+    return [Float64Array.from(x, (value, i) => value * means[Math.floor(i / S)]!)]
+  }
+  return compared('a gate', 1e-5, make, want)
 }
 
 /** Numbers that are halves as they stand, so that nothing rounds. */

@@ -229,7 +229,7 @@ function gated(
   const path = `${modulePath(walk.layer, site, name)}.gate`
   const B = x.shape[0] / S
   const gate = meanGate(ops, x, walk.parameter(`${path}.weight`), walk.parameter<Vector>(`${path}.bias`), B)
-  return { o: byRow(walk, dropped, S, gate), factor }
+  return { o: ops.timesGate(dropped, gate), factor }
 }
 
 /** The adapter's LayerNorm behind it, where it has one. */
@@ -245,14 +245,7 @@ function dropRows(walk: Walk, x: Matrix, S: number, rate: number): Matrix {
   if (rate <= 0 || !walk.ops.noise) return x
   const B = x.shape[0] / S
   const ones = walk.constant<Var<Tensor3D>>(new Float32Array(B).fill(1), [B, 1, 1])
-  return byRow(walk, x, S, walk.ops.dropout(ones, rate))
-}
-
-/** x [B·S,H] times one number for each row of the batch [B,1,1]. */
-function byRow({ ops }: Walk, x: Matrix, S: number, factors: Var<Tensor3D>): Matrix {
-  const [N, H] = x.shape
-  const rows = ops.reshape<Tensor3D>(x, [N / S, S, H])
-  return ops.reshape<Matrix['tensor']>(ops.mul(rows, factors), [N, H])
+  return walk.ops.timesGate(x, walk.ops.dropout(ones, rate))
 }
 
 /** AdapterFusion: the last member says what all of them read, and what is asked. */

@@ -11,7 +11,5 @@ export type Gate = Var<Tensor3D> // [B,1,k]
  * x [B·S,in], weight [k,in], bias [k] -> [B,1,k]
  */
 export function meanGate(ops: Ops, x: Matrix, weight: Matrix, bias: Vector, B: number): Gate {
-  const S = x.shape[0] / B
-  const open = ops.activation('sigmoid', ops.linear(x, weight, bias)) // [B·S,k]
-  return ops.scale(ops.sum(ops.reshape<Tensor3D>(open, [B, S, weight.shape[0]]), 1), 1 / S)
+  return ops.meanSigmoid(ops.linear(x, weight, bias), B)
 }

@@ -9,7 +9,7 @@ import type { Matrix, Vector } from '../model/ops.ts'
 import type { TorchGenerator } from '../random.ts'
 import { compose, namesIn, type Place } from './composition.ts'
 import { bornLinear, filled, kaimingUniform, normal } from './draws.ts'
-import { meanGate } from './gate.ts'
+import { meanGate, type Gate } from './gate.ts'
 import * as delta from './loraDelta.ts'
 import { loraFields, loraProblems } from './loraFields.ts'
 import type { FrozenLinear, LinearSite, LowRank, Method, Parameter, Start, Walk } from './method.ts'
@@ -174,7 +174,7 @@ function linear(walk: Walk, site: LinearSite, x: Matrix, frozen: FrozenLinear): 
   const only = lowRank(walk, site)
   if (only) {
     const low = ops.linear(x, only.A, null, { factor: only.factor }) // [N,r]
-    return ops.linear(low, only.B, null, { residual: y })
+    return ops.linear(only.gate ? ops.timesGate(low, only.gate(x)) : low, only.B, null, { residual: y })
   }
 
   const place: Place<delta.State> = {
@@ -201,16 +201,17 @@ function linear(walk: Walk, site: LinearSite, x: Matrix, frozen: FrozenLinear): 
     : sum
 }
 
-/** The common case: one adapter without gate, DoRA or dropout adds s·B·A·x. */
+/** The common case: one adapter without DoRA or dropout adds s·B·A·x. */
 function lowRank(walk: Walk, site: LinearSite): LowRank | undefined {
   const { setup, layer } = walk
   if (typeof setup !== 'string') return undefined
   const config = walk.config(lora, setup, (config) => changes(config, site, layer))
-  if (config?.composition_mode !== 'add' || config.use_dora || config.use_gating || config.dropout > 0)
-    return undefined
+  if (config?.composition_mode !== 'add' || config.use_dora || config.dropout > 0) return undefined
   const path = loraPath(layer, site, setup)
-  const factor = config.alpha / config.r
-  return { A: walk.parameter(`${path}.lora_A`), B: walk.parameter(`${path}.lora_B`), factor }
+  const own = { A: walk.parameter(`${path}.lora_A`), B: walk.parameter(`${path}.lora_B`) }
+  return config.use_gating
+    ? { ...own, factor: 1, gate: (x) => gateOf(walk, path, x) }
+    : { ...own, factor: config.alpha / config.r, gate: null }
 }
 
 /** Of LoRA: s·B·A·dropout(input), where the input is the layer's or what the adapter before left; a gate replaces s. */
@@ -238,11 +239,13 @@ function scaling(walk: Walk, config: LoRAConfig, path: string, { x, part }: delt
 }
 
 function gated(walk: Walk, config: LoRAConfig, path: string, x: Matrix, part: delta.Part): delta.Part {
-  if (!config.use_gating) return part
-  const { ops, S } = walk
-  const weight = walk.parameter(`${path}.gate.weight`)
-  const gate = meanGate(ops, x, weight, walk.parameter<Vector>(`${path}.gate.bias`), x.shape[0] / S)
-  return delta.open(ops, part, gate, S)
+  return config.use_gating ? delta.open(walk.ops, part, gateOf(walk, path, x)) : part
+}
+
+/** The gate of an adapter from its layer's input x [B·S,in]: [B,1,1]. */
+function gateOf(walk: Walk, path: string, x: Matrix): Gate {
+  const weight = walk.parameter(`${path}.gate.weight`) // [1,in]
+  return meanGate(walk.ops, x, weight, walk.parameter<Vector>(`${path}.gate.bias`), x.shape[0] / walk.S)
 }
 
 /** m / ‖W + B·A‖ by row: [out]. W + B·A is not made: ‖w + ba‖² = ‖w‖² + 2·w·ba + ‖ba‖². */

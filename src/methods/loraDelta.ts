@@ -97,15 +97,13 @@ export function times(ops: Ops, part: Part | null, factors: Vector): Part {
 }
 
 /** Each value times its row's gate [B,1,1]. */
-export function open(ops: Ops, part: Part, gate: Gate, S: number): Part {
+export function open(ops: Ops, part: Part, gate: Gate): Part {
   const [B] = gate.shape
   if (part.per === 'batch') {
     const row = ops.reshape<Tensor2D>(part.value, [1, part.value.shape[0]])
     return { per: 'row', value: ops.matmul(ops.reshape<Tensor2D>(gate, [B, 1]), row) }
   }
-  const { per, value } = part
-  const wide = ops.reshape<Tensor3D>(value, [B, per === 'token' ? S : 1, value.shape[1]])
-  return { per, value: ops.reshape<Tensor2D>(ops.mul(wide, gate), value.shape) }
+  return { per: part.per, value: ops.timesGate(part.value, gate) }
 }
 
 /** y [B·S,out] + the values. */

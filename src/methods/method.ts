@@ -40,11 +40,13 @@ export interface FrozenLinear {
   bias: Vector // [out]
 }
 
-/** What LoRA adds to a linear layer: factor·B·A·x. */
+/** What LoRA adds to a linear layer: factor·B·A·x; a gate, where there is one, takes the place of the factor, then 1. */
 export interface LowRank {
   A: Matrix // [r,in]
   B: Matrix // [out,r]
   factor: number
+  /** From the layer's input x [B·S,in]. */
+  gate: ((x: Matrix) => Gate) | null
 }
 
 /** What prefix tuning puts before the keys and values of a layer. */

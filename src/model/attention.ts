@@ -16,12 +16,14 @@ export function selfAttention(
   const keyValues = walk.place('keyValues')
   const prefix = keyValues ? walk.place('prefix')?.(walk) : null
   const updates = prefix === undefined ? null : updatesOf(walk)
-  const qkv = updates && ops.projected(x, [query, key, value], updates) // [3,B·S,H]
-  if (qkv && prefix) {
-    const { pool, first, gate } = prefix
-    return ops.prefixAttention(qkv, { pool, first, gate: gate && gate(x) }, padding, sizes, rate)
+  const parts = [query, key, value]
+  if (prefix !== undefined && updates && ops.areSideBySide(parts)) {
+    const gated = updates.map((update) => update && { ...update, gate: update.gate && update.gate(x) })
+    const qkv = ops.projected(x, parts, gated) // [3,B·S,H]
+    if (!prefix) return ops.selfAttention(qkv, padding, sizes, rate)
+    const gate = prefix.gate && prefix.gate(x)
+    return ops.prefixAttention(qkv, { ...prefix, gate }, padding, sizes, rate)
   }
-  if (qkv) return ops.selfAttention(qkv, padding, sizes, rate)
   const q = linearAt(walk, 'query', x, query)
   const k = linearAt(walk, 'key', x, key)
   const v = linearAt(walk, 'value', x, value)

@@ -15,6 +15,7 @@ import {
   bottleneckWeightBackward,
 } from '../kernels/bottleneck.ts'
 import { dropout, type Drop } from '../kernels/dropout.ts'
+import { timesGate, timesGateBackward } from '../kernels/gate.ts'
 import {
   linear,
   linearActivated,
@@ -138,29 +139,36 @@ function backwardActivated(
 /** Elements of an activation that are kept for a weight's gradient; larger ones are made again. */
 const keptUpTo = 1 << 20
 
-/**
- * Linear layers side by side on one x [N,K], each with the low-rank update that stands on it, if any -> [C,N,M]; null where
- * their weights do not lie side by side in memory, as on wasm and cpu.
- */
+/** A low-rank update that stands on a linear layer, and the gate of each text, [B,1,1]. */
+export type Update = Omit<LowRank, 'gate'> & { gate: Var<tf.Tensor3D> | null }
+
+/** Whether the weights of linear layers lie side by side in memory, and their biases; on wasm and cpu they do not. */
+export function areSideBySide(parts: FrozenLinear[]): boolean {
+  return tf.tidy(() => weightsOf(parts) !== null && biasesOf(parts) !== null)
+}
+
+const weightsOf = (parts: FrozenLinear[]) => joined(parts.map(({ weight }) => weight.tensor))
+const biasesOf = (parts: FrozenLinear[]) => joined(parts.map(({ bias }) => bias.tensor))
+
+/** Such linear layers on one x [N,K], each with the update that stands on it, if any -> [C,N,M]. */
 export function projected(
   tape: Tape,
   x: Matrix,
   parts: FrozenLinear[],
-  updates: (LowRank | null)[],
-): Var<tf.Tensor3D> | null {
+  updates: (Update | null)[],
+): Var<tf.Tensor3D> {
   const C = parts.length
-  const weights = () => joined(parts.map(({ weight }) => weight.tensor))
-  const biases = () => joined(parts.map(({ bias }) => bias.tensor))
   const [N, M] = [x.shape[0], parts[0]!.weight.shape[0]]
-  const [weight, bias] = [weights(), biases()]
-  if (!weight || !bias) return null
+  const weight = () => tf.reshape<tf.Rank.R2>(weightsOf(parts)!, [C * M, -1])
   const inHalf = parts.every(({ weight }) => tape.inHalf(weight))
-  const y = projections(x.tensor, tf.reshape(weight, [C * M, -1]), bias, C, inHalf)
+  const y = projections(x.tensor, weight(), biasesOf(parts), C, inHalf)
   const partOf = (whole: tf.Tensor3D, i: number) => viewOf<tf.Tensor2D>(whole, i * N * M, [N, M])
   const changes = updates.flatMap((update, i) => (update ? [changed(x, update, i, partOf(y, i))] : []))
   const leaves = parts.flatMap(({ weight, bias }) => [weight, bias])
-  const inputs = [x, ...leaves, ...changes.flatMap(({ A, B }) => [A, B])]
-  const reads = inputs.slice(1).some(({ trained }) => trained) ? [x, ...changes.map(({ low }) => low)] : []
+  const learned = changes.flatMap(({ A, B, gate }): Var[] => [A, B, ...(gate ? [gate] : [])])
+  const inputs = [x, ...leaves, ...learned]
+  const held = changes.flatMap(({ low, gate }): Var[] => [low, ...(gate ? [gate] : [])])
+  const reads = inputs.slice(1).some(({ trained }) => trained) ? [x, ...held] : []
   const result = tape.record(y, inputs, reads, (dy) => {
     const own = leaves.map((leaf, i) => {
       if (!leaf.trained) return null
@@ -169,7 +177,6 @@ export function projected(
         ? linearBackwardWeight(partOf(dy, i >> 1), x.tensor, slot)
         : linearBackwardBias(partOf(dy, i >> 1), slot)
     })
-    const weight = () => tf.reshape<tf.Rank.R2>(weights()!, [C * M, -1])
     const dx = x.trained ? projectionsBackwardInput(dy, weight(), tape.take(x), inHalf) : null
     const ofChanges = changes.flatMap((change) => changedBackward(tape, partOf(dy, change.at), x, change, dx))
     return [dx, ...own, ...ofChanges]
@@ -178,33 +185,38 @@ export function projected(
   return result
 }
 
-/** An update of projection `at`, and low = factor·A·x: [N,r]. */
-interface Change extends LowRank {
+/** An update of projection `at`, and low = factor·A·x before the gate: [N,r]. */
+interface Change extends Update {
   at: number
   low: Matrix
 }
 
 /** Adds an update of `x` to `y` [N,M], in place. */
-function changed(x: Matrix, update: LowRank, at: number, y: tf.Tensor2D): Change {
-  const { A, B, factor } = update
+function changed(x: Matrix, update: Update, at: number, y: tf.Tensor2D): Change {
+  const { A, B, factor, gate } = update
   const low = linear(x.tensor, A.tensor, null, { factor })
-  linear(low, B.tensor, null, { residual: y, output: y })
+  const through = gate ? timesGate(low, gate.tensor) : low
+  linear(through, B.tensor, null, { residual: y, output: y })
   y.dispose()
   return { ...update, at, low: new Var(low, false, false) }
 }
 
-/** dy [N,M] -> gradients of A and B; that of x is added to `dx`, in place. */
+/** dy [N,M] -> gradients of A, B and the gate; that of x is added to `dx`, in place. */
 function changedBackward(
   tape: Tape,
   dy: tf.Tensor2D,
   x: Matrix,
-  { A, B, factor, low }: Change,
+  { A, B, factor, low, gate }: Change,
   dx: tf.Tensor2D | null,
-): (tf.Tensor2D | null)[] {
-  const dB = B.trained ? linearBackwardWeight(dy, low.tensor, tape.slotOf(B)) : null
-  const dLow = linearBackwardInput(dy, B.tensor, { factor })
+): (tf.Tensor | null)[] {
+  const through = gate ? timesGate(low.tensor, gate.tensor) : low.tensor
+  const dB = B.trained ? linearBackwardWeight(dy, through, tape.slotOf(B)) : null
+  const dThrough = linearBackwardInput(dy, B.tensor, { factor })
+  const dLow = gate ? timesGate(dThrough, gate.tensor) : dThrough
   if (dx) linearBackwardInput(dLow, A.tensor, { residual: dx, output: dx })
-  return [A.trained ? linearBackwardWeight(dLow, x.tensor, tape.slotOf(A)) : null, dB]
+  const dA = A.trained ? linearBackwardWeight(dLow, x.tensor, tape.slotOf(A)) : null
+  if (!gate) return [dA, dB]
+  return [dA, dB, gate.trained ? timesGateBackward(dThrough, low.tensor, gate.shape[0]) : null]
 }
 
 /** softmax(q·kᵀ·scale)·v of the projections [3,B·S,H] of one x, over the keys that padding leaves: [B·S,H]. */

@@ -9,15 +9,17 @@ import { mergeHeads, splitHeads, type AttentionSizes } from '../kernels/attentio
 import { dropout, type Drop } from '../kernels/dropout.ts'
 import { halfToFloat } from '../kernels/half.ts'
 import { embedding, embeddingNorm } from '../kernels/embedding.ts'
+import { meanSigmoid, meanSigmoidBackward, timesGate, timesGateBackward } from '../kernels/gate.ts'
 import { firstToken, firstTokenBackward } from '../kernels/firstToken.ts'
 import { layerNorm, layerNormBackward, layerNormBackwardWeight } from '../kernels/layerNorm.ts'
 import { linear, linearBackwardBias, linearBackwardInput, linearBackwardWeight } from '../kernels/linear.ts'
 import { matmul } from '../kernels/matmul.ts'
 import { segmentSum } from '../kernels/segmentSum.ts'
 import { sumTo } from '../kernels/sum.ts'
-import type { FrozenLinear, FrozenNorm, LowRank } from '../methods/method.ts'
+import type { FrozenLinear, FrozenNorm } from '../methods/method.ts'
 import {
   activatedLinear,
+  areSideBySide,
   attended,
   bottleneck,
   feedForward,
@@ -27,6 +29,7 @@ import {
   selfAttended,
   type Bottleneck,
   type Prefixed,
+  type Update,
 } from './fused.ts'
 import { constant, Var, type Tape } from './tape.ts'
 
@@ -109,8 +112,13 @@ export class Ops {
     return feedForward(this.tape, name, x, up, down, { drop: this.#drop(rate), residual })
   }
 
-  /** Linear layers and updates on one x [N,K] -> [C,N,M]; null where the device has no kernel for weights side by side. */
-  projected(x: Matrix, parts: FrozenLinear[], updates: (LowRank | null)[]): Var<tf.Tensor3D> | null {
+  /** Whether the device has a kernel for these linear layers together: their weights lie side by side. */
+  areSideBySide(parts: FrozenLinear[]): boolean {
+    return areSideBySide(parts)
+  }
+
+  /** Such linear layers, and updates of them, on one x [N,K] -> [C,N,M]. */
+  projected(x: Matrix, parts: FrozenLinear[], updates: (Update | null)[]): Var<tf.Tensor3D> {
     return projected(this.tape, x, parts, updates)
   }
 
@@ -188,6 +196,20 @@ export class Ops {
     ])
   }
 
+  /** x [B·S,k] -> the mean of sigmoid(x) over the S rows of each text: [B,1,k]. */
+  meanSigmoid(x: Matrix, B: number): Var<tf.Tensor3D> {
+    return this.tape.record(meanSigmoid(x.tensor, B), [x], [x], (dy) => [meanSigmoidBackward(dy, x.tensor)])
+  }
+
+  /** x [B·S,M], of which the rows of each text are multiplied by its gate [B,1,1]. */
+  timesGate(x: Matrix, gate: Var<tf.Tensor3D>): Matrix {
+    const saved = [...(gate.trained ? [x] : []), ...(x.trained ? [gate] : [])]
+    return this.tape.record(timesGate(x.tensor, gate.tensor), [x, gate], saved, (dy) => [
+      x.trained ? timesGate(dy, gate.tensor) : null,
+      gate.trained ? timesGateBackward(dy, x.tensor, gate.shape[0]) : null,
+    ])
+  }
+
   /** torch.nn.LayerNorm of x [N,H] over its features. */
   layerNorm(x: Matrix, weight: Vector, bias: Vector, eps: number): Matrix {
     const y = layerNorm(x.tensor, weight.tensor, bias.tensor, eps)
@@ -216,12 +238,6 @@ export class Ops {
   /** x [B·S,N·D] -> [B,N,S,D] */
   splitHeads(x: Matrix, B: number, N: number): Heads {
     return this.tape.record(splitHeads(x.tensor, B, N), [x], [], (dy) => [mergeHeads(dy)])
-  }
-
-  /** x [B,N,S,D] -> [B·S,N·D] */
-  mergeHeads(x: Heads): Matrix {
-    const [B, N] = x.shape
-    return this.tape.record(mergeHeads(x.tensor), [x], [], (dy) => [splitHeads(dy, B, N)])
   }
 
   /**
@@ -335,19 +351,10 @@ export class Ops {
   embeddingNorm(
     words: Matrix[],
     ids: tf.Tensor1D,
-    {
-      positions,
-      position_ids,
-      types,
-      norm,
-    }: {
-      positions: Matrix
-      position_ids: tf.Tensor1D
-      types: Matrix
-      norm: FrozenNorm
-    },
+    from: { positions: Matrix; position_ids: tf.Tensor1D; types: Matrix; norm: FrozenNorm },
   ): Matrix {
-    const around = { positions: positions.tensor, position_ids, types: types.tensor, norm: frozenNorm(norm) }
+    const [positions, types] = [from.positions.tensor, from.types.tensor]
+    const around = { positions, position_ids: from.position_ids, types, norm: frozenNorm(from.norm) }
     const blocks = words.map(({ tensor }) => tensor)
     return new Var(embeddingNorm(blocks, ids, around), false, false)
   }

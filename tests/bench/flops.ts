@@ -55,6 +55,7 @@ const others = [
   'dropout',
   'embedding',
   'fill',
+  'gate',
   'firstToken',
   'halfToFloat',
   'floatToHalf',

@@ -29,6 +29,7 @@ const programs: Record<KernelFamily, RegExp> = {
   addScaled: /^(addScaled|scale)/,
   embedding: /^(embedding|segmentSum)/,
   firstToken: /^firstToken/,
+  gate: /^gate/,
   dropout: /^dropout/,
   crossEntropy: /^crossEntropy/,
   vocabulary: /^vocabulary/,
@@ -204,7 +205,7 @@ describe('on a device without barriers', { timeout: 300_000 }, () => {
 })
 
 describe('on a device with barriers and subgroups', { timeout: 300_000 }, () => {
-  const rows = ['layerNorm', 'embedding', 'crossEntropy', 'vocabulary', 'sum', 'adamw']
+  const rows = ['attention', 'layerNorm', 'embedding', 'gate', 'crossEntropy', 'vocabulary', 'sum', 'adamw']
 
   beforeAll(async () => {
     const { features } = await openBackend('webgpu', { variants: 'gpu' })
@@ -229,9 +230,11 @@ describe('on a device with barriers and subgroups', { timeout: 300_000 }, () => 
     expect(report.replaced.map(({ family }) => family).sort()).toEqual([...rows].sort())
     expect(takenWays()).toEqual(Object.fromEntries(rows.map((family) => [family, 'gpu'])))
     expect(slowerWays(report)).toEqual([
-      `On this device the LayerNorm, embedding, cross-entropy, vocabulary loss, sum and AdamW kernels gave wrong numbers with ${used}; kernels without extensions are used instead: numbers are right, training is slower.`,
+      `On this device the attention, LayerNorm, embedding, gate, cross-entropy, vocabulary loss, sum and AdamW kernels gave wrong numbers with ${used}; kernels without extensions are used instead: numbers are right, training is slower.`,
     ])
-    expect(deviceLine(report)).toMatch(/, no extensions for LayerNorm, .* and AdamW \(wrong numbers\)$/)
+    expect(deviceLine(report)).toMatch(
+      /, no extensions for attention, LayerNorm, .* and AdamW \(wrong numbers\)$/,
+    )
   })
 
   test('nothing is multiplied in half precision where that is wrong', async ({ skip }) => {

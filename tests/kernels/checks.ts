@@ -6,6 +6,7 @@ import * as tf from '@tensorflow/tfjs-core'
 import { afterEach, beforeAll, beforeEach, describe, expect } from 'vitest'
 import { openBackend, type BackendKind, type BackendOptions } from '../../src/kernels/backend.ts'
 import { declareElementwise } from './elementwise.ts'
+import { declareGates } from './gates.ts'
 import { declareOptimiser } from './optimiser.ts'
 import { declarePrefix } from './prefix.ts'
 import { declareProducts } from './products.ts'
@@ -26,6 +27,7 @@ export function declareKernelTests(kind: BackendKind, options: BackendOptions = 
     declareTraining()
     declareOptimiser()
     declarePrefix()
+    declareGates()
     // The rest has one program for every adapter, tested under the other variant.
     if (options.variants === 'gpu') return
     declareElementwise()
@@ -42,5 +44,7 @@ export function declareWithoutSubgroups(): void {
     declareRowOps()
     declareReductions()
     declareOptimiser()
+    declarePrefix()
+    declareGates()
   })
 }

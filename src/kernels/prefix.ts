@@ -30,7 +30,7 @@ export function withPrefix(own: tf.Tensor3D, prefix: Prefix, B: number, N: numbe
   const [P, W] = pool.shape
   const [S, D] = [rows / B, H / N]
   const T = P + S
-  if (!runsOwn('attention')) return withPrefixOnHost(own, prefix, B, N)
+  if (!runsOwn('attention')) return withPrefixReference(own, prefix, B, N)
   const unit = unitOf(D)
   const size = B * T * H
   const start = aligned(size)
@@ -131,7 +131,12 @@ function gateOf(gate: tf.Tensor3D, c: number): tf.Tensor4D {
   return tf.reshape(tf.slice(gate, [0, 0, Math.min(c, g - 1)], [B, 1, 1]), [B, 1, 1, 1])
 }
 
-function withPrefixOnHost(own: tf.Tensor3D, { pool, first, gate }: Prefix, B: number, N: number): KeysValues {
+function withPrefixReference(
+  own: tf.Tensor3D,
+  { pool, first, gate }: Prefix,
+  B: number,
+  N: number,
+): KeysValues {
   const [, rows, H] = own.shape
   const part = (c: number) =>
     tf.tidy(() => {
@@ -148,8 +153,13 @@ const unitOf = (D: number): Unit => (D % 4 === 0 ? 4 : 1)
 
 const kernels = new Map<string, Kernel>()
 
-/** The program of this name, which takes a gate where there is one. */
-function gated(name: string, unit: Unit, gate: tf.Tensor | null, make: (opened: string) => Kernel): Kernel {
+/** The program of this name, whose `opened` multiplies by the gate where there is one. */
+function gated(
+  name: string,
+  unit: Unit,
+  gate: tf.Tensor | null,
+  make: (opened: string) => Omit<Kernel, 'name'>,
+): Kernel {
   const key = `${name}${unit === 4 ? ' vec4' : ''}${gate ? ' gated' : ''}`
   const found = kernels.get(key)
   if (found) return found
@@ -172,7 +182,6 @@ const int32 = (...names: string[]): Kernel['uniforms'] =>
 /** Heads of keys, then of values: [2,B,N,T,D]. */
 function joinKernel(unit: Unit, gate: tf.Tensor | null): Kernel {
   return gated('attentionPrefix', unit, gate, (opened) => ({
-    name: '',
     inputs: ['own', 'pool'],
     uniforms: int32('size', 'B', 'S', 'P', 'N', 'D', 'W', 'first', 'gap'),
     workgroupSize: 64,
@@ -226,7 +235,6 @@ const partKernels: Record<Unit, Kernel> = {
 /** One invocation adds up the texts, in their order. */
 function poolKernel(unit: Unit, gate: tf.Tensor | null): Kernel {
   return gated('attentionPrefixPool', unit, gate, (opened) => ({
-    name: '',
     inputs: ['dk', 'dv'],
     uniforms: int32('size', 'B', 'T', 'N', 'D', 'W', 'first'),
     workgroupSize: 64,

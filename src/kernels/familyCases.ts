@@ -7,7 +7,7 @@ import { activation, activationBackward, activations } from './activations.ts'
 import { adamw, adamwState, type AdamWArguments } from './adamw.ts'
 import { addScaled, scale } from './addScaled.ts'
 import { attention, attentionBackward, mergeHeads, splitHeads } from './attention.ts'
-import { emptyTensor, uploadTensor } from './backend.ts'
+import { deviceHas, emptyTensor, uploadTensor } from './backend.ts'
 import {
   bottleneckDown,
   bottleneckDownBackward,
@@ -154,16 +154,12 @@ export const familyWants: Partial<Record<KernelFamily, () => ArrayLike<number>[]
   places: placesWanted,
 }
 
-/**
- * With every part of an epilogue, batched and of vec4s, split along the inner dimension, in blocks, with a matrix in half
- * precision, and multiplied in it, where nothing rounds.
- */
+/** With every part of an epilogue, batched and of vec4s, split along the inner dimension, in half precision, in blocks. */
 function products(packed: boolean): tf.Tensor[] {
   const pre = matrix(37, 19, 3)
   const batch = (rows: number, columns: number, seed: number) =>
     uploadTensor<tf.Rank.R3>(values(3 * rows * columns, seed), [3, rows, columns])
   const kept = onGpu() ? emptyTensor<tf.Rank.R2>([8, 12]) : null
-  const coarse = uploadTensor<tf.Rank.R2>(eighths(21 * 32, 23), [21, 32])
   return [
     matmul(matrix(37, 22, 1), matrix(19, 22, 2), false, true, {
       bias: vector(19, 4),
@@ -179,10 +175,18 @@ function products(packed: boolean): tf.Tensor[] {
     }),
     ...(kept ? [kept] : []),
     matmul(matrix(21, 32, 15), halves(24, 32, 16, packed), false, true),
-    matmul(coarse, halves(24, 32, 24, packed, eighths), false, true, { inHalf: true }),
-    matmul(coarse, halves(32, 24, 25, false, eighths), false, false, { inHalf: true }),
+    ...(onGpu() && deviceHas('f16') ? productsInHalf(packed) : []),
     projections(matrix(37, 24, 17), matrix(60, 24, 18), vector(60, 19), 3),
     projectionsBackwardInput(batch(37, 20, 20), matrix(60, 24, 21), matrix(37, 24, 22)),
+  ]
+}
+
+/** Multiplied in half precision, where nothing rounds. */
+function productsInHalf(packed: boolean): tf.Tensor[] {
+  const x = uploadTensor<tf.Rank.R2>(eighths(21 * 32, 23), [21, 32])
+  return [
+    matmul(x, halves(24, 32, 24, packed, eighths), false, true, { inHalf: true }),
+    matmul(x, halves(32, 24, 25, false, eighths), false, false, { inHalf: true }),
   ]
 }
 

@@ -41,9 +41,12 @@ describe('variants for software', () => {
     await checkRecomputed(name)
   })
 
-  test.for(['seq_bn', 'lora', 'unipelt'])('packed activations change gradients by less than 3e-3: %s', async (name) => {
-    await checkHalved(name)
-  })
+  test.for(['seq_bn', 'lora', 'unipelt'])(
+    'packed activations change gradients by less than 3e-3: %s',
+    async (name) => {
+      await checkHalved(name)
+    },
+  )
 
   test.for(['seq_bn', 'lora', 'dora', 'bitfit'])(
     'weights in half precision give nearly the same: %s',

@@ -95,8 +95,7 @@ const software: Steps[] = [
   [30, 'seq_bn[reduction_factor=4]', {}],
   [4, 'seq_bn[reduction_factor=4]', { drops: true }],
   [4, 'lora', { batches: 2 }],
-  [30, 'prefix_tuning[prefix_length=5]', {}],
-  [4, 'unipelt', {}],
+  [8, 'unipelt', {}],
 ]
 const gpu: Steps[] = [[3, 'seq_bn[reduction_factor=4]', {}]]
 
